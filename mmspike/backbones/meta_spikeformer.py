@@ -1,0 +1,290 @@
+"""Meta-SpikeFormer, the backbone of "Spike-driven Transformer V2" (ICLR 2024, arXiv 2404.03663).
+
+Exact to the published checkpoints, in evaluation and in training. It deviates in two places: the
+stem's first convolution runs once and not T times, since the image is the same at every step (only
+the correction of its norm's running variance for the number of samples differs), and stochastic
+depth is really applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmspike.layers.attention import SpikeDrivenSelfAttention
+from mmspike.layers.checkpoint import checkpointed
+from mmspike.layers.conv import SpikeLayer, build_norm, spike_conv
+from mmspike.layers.drop import DropPath
+from mmspike.layers.time import mean_over_time, repeat_over_time
+from mmspike.registry import MODELS
+
+ARCHS: dict[str, dict[str, Any]] = {
+    "15M": {"embed_dims": (64, 128, 256, 360), "num_heads": 8},
+    "31M": {"embed_dims": (96, 192, 384, 480), "num_heads": 8},
+    "55M": {"embed_dims": (128, 256, 512, 640), "num_heads": 8},
+}
+"""The published sizes, named by their parameters with a classifier of 1000 classes."""
+
+STRIDES = (2, 2, 2, 2, 1)
+"""Stride of the downsampling of the stem and the four stages: the last one keeps its resolution."""
+DEPTHS = (1, 1, 2, 6, 2)
+"""Blocks in the stem and the four stages; convolutional in the first three, attention after."""
+
+
+class SepConv(nn.Sequential):
+    """Inverted separable convolution: 1x1 to twice the channels, then depthwise 7x7 and 1x1 back."""
+
+    def __init__(
+        self, channels: int, norm_cfg: dict[str, Any], neuron_cfg: dict[str, Any] | None
+    ) -> None:
+        wide = 2 * channels
+        depthwise = nn.Conv2d(wide, wide, 7, padding=3, groups=wide, bias=False)
+        pointwise = nn.Conv2d(wide, channels, 1, bias=False)
+        super().__init__(
+            spike_conv(channels, wide, 1, norm_cfg=norm_cfg, neuron_cfg=neuron_cfg),
+            SpikeLayer(
+                nn.Sequential(depthwise, pointwise), build_norm(norm_cfg, channels), neuron_cfg
+            ),
+        )
+
+
+class ChannelMLP(nn.Sequential):
+    """Two spiking convolutions with four times the channels between them.
+
+    Args:
+        channels: Input and output channels.
+        kernel_size: 3 without bias in a convolutional block, 1 with bias behind attention.
+        norm_cfg: Config of the norms.
+        neuron_cfg: Config of the neurons.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        norm_cfg: dict[str, Any],
+        neuron_cfg: dict[str, Any] | None,
+    ) -> None:
+        common = {"bias": kernel_size == 1, "norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
+        super().__init__(
+            spike_conv(channels, 4 * channels, kernel_size, **common),
+            spike_conv(4 * channels, channels, kernel_size, **common),
+        )
+
+
+class Block(nn.Module):
+    """Two residual branches on membrane potentials: one mixes pixels, one mixes channels."""
+
+    def __init__(self, mixer: nn.Module, mlp: nn.Module, drop_path: float) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.mlp = mlp
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
+        x = x + self.drop_path(self.mixer(x))
+        return x + self.drop_path(self.mlp(x))
+
+
+class Stage(nn.Module):
+    """Downsampling, then blocks of one width."""
+
+    def __init__(self, downsample: SpikeLayer, blocks: Sequence[Block]) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, time_steps: int | None = None, with_cp: bool = False) -> Tensor:
+        """Run the stage.
+
+        Args:
+            x: ``[T, B, C, H, W]``.
+            time_steps: Given to the stem alone, whose ``x`` is the image once, ``[1, B, C, H, W]``:
+                how often the blocks see it.
+            with_cp: Whether each block is checkpointed.
+
+        Returns:
+            ``[T, B, C', H', W']``.
+        """
+        x = self.downsample(x)
+        if time_steps is not None:
+            x = repeat_over_time(x[0], time_steps)
+        for block in self.blocks:
+            x = checkpointed(block, x) if with_cp else block(x)
+        return x
+
+
+@MODELS.register_module()
+class MetaSpikeFormer(BaseModule):
+    """Meta-SpikeFormer as a backbone for dense prediction.
+
+    Args:
+        arch: ``"15M"``, ``"31M"`` or ``"55M"``, or ``dict(embed_dims=[..4], num_heads=..)``: widths
+            of the four stages, and heads in the last two. The stem has half the first width.
+        time_steps: Steps T that the image is shown; not part of a checkpoint.
+        in_channels: Channels of the image.
+        out_indices: Maps to return: 0 the stem (stride 2), 1 to 4 the stages (4, 8, 16, 16).
+        decode: ``None`` returns sequences of membrane potentials, ``"mean"`` their average over
+            time, which any ordinary neck or head takes.
+        neuron_cfg: Config of the neurons; ``None`` means ``dict(type="mmspike.LIF")``.
+        attn_neuron_cfg: What the neuron behind the attention has different; ``None`` means
+            ``dict(v_threshold=0.5)``.
+        norm_cfg: Config of the norms; batch norms only. ``None`` means ``dict(type="BN")``.
+        drop_path_rate: Stochastic depth, rising linearly from 0 to this chance at the last block.
+        frozen_stages: Stages up to this index take no gradient and no statistics; -1 freezes none,
+            0 the stem.
+        norm_eval: Whether norms keep their statistics in training.
+        with_cp: Whether blocks are checkpointed in training: less memory, one forward more.
+        init_cfg: OpenMMLab's initialisation.
+
+    Raises:
+        ValueError: If the architecture, an index, ``decode``, ``time_steps``, ``frozen_stages`` or
+            ``drop_path_rate`` is not one of the above.
+
+    Example:
+        >>> import torch
+        >>> arch = dict(embed_dims=[16, 16, 24, 32], num_heads=4)
+        >>> model = MetaSpikeFormer(arch=arch, time_steps=2).eval()
+        >>> [tuple(y.shape) for y in model(torch.rand(1, 3, 32, 48))]
+        [(2, 1, 16, 8, 12), (2, 1, 16, 4, 6), (2, 1, 24, 2, 3), (2, 1, 32, 2, 3)]
+    """
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any] = "15M",
+        time_steps: int = 1,
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (1, 2, 3, 4),
+        decode: str | None = None,
+        neuron_cfg: dict[str, Any] | None = None,
+        attn_neuron_cfg: dict[str, Any] | None = None,
+        norm_cfg: dict[str, Any] | None = None,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        widths, num_heads = _read_arch(arch)
+        self.time_steps = _check("time_steps", time_steps, time_steps >= 1, "at least 1")
+        self.decode = _check("decode", decode, decode in (None, "mean"), "None or 'mean'")
+        self.out_indices = tuple(out_indices)
+        ok = self.out_indices and set(self.out_indices) <= set(range(5))
+        _check("out_indices", out_indices, ok, "some of 0 (the stem) to 4")
+        self.frozen_stages = _check(
+            "frozen_stages", frozen_stages, -1 <= frozen_stages <= 4, "-1 (none) to 4"
+        )
+        _check("drop_path_rate", drop_path_rate, 0 <= drop_path_rate < 1, "in [0, 1)")
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.stages = _build_stages(
+            widths,
+            num_heads,
+            in_channels,
+            drop_path_rate,
+            neuron_cfg,
+            {"v_threshold": 0.5} if attn_neuron_cfg is None else attn_neuron_cfg,
+            norm_cfg or {"type": "BN"},
+        )
+        self.out_channels = [widths[i] for i in self.out_indices]
+        strides = list(accumulate(STRIDES, lambda a, b: a * b))
+        self.out_strides = [strides[i] for i in self.out_indices]
+        self._freeze()
+
+    def forward(self, img: Tensor) -> tuple[Tensor, ...]:
+        """Compute feature maps of membrane potentials.
+
+        Args:
+            img: Normalised images, ``[B, C, H, W]``; any height and width.
+
+        Returns:
+            One map per entry of ``out_indices``: ``[T, B, C', H', W']``, or ``[B, C', H', W']``
+            with ``decode="mean"``. A map of stride s has ``ceil(H / s)`` rows.
+
+        Raises:
+            ValueError: If ``img`` has not four axes.
+        """
+        if img.dim() != 4:
+            raise ValueError(f"MetaSpikeFormer takes [B, C, H, W], got shape {tuple(img.shape)}")
+        x = img.unsqueeze(0)  # [1, B, C, H, W]
+        outs = {}
+        for i, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
+            with_cp = self.with_cp and self.training and i > self.frozen_stages
+            x = stage(x, time_steps=self.time_steps if i == 0 else None, with_cp=with_cp)
+            outs[i] = mean_over_time(x) if self.decode == "mean" else x
+        return tuple(outs[i] for i in self.out_indices)
+
+    def train(self, mode: bool = True) -> MetaSpikeFormer:
+        """Switch mode; frozen stages, and norms with ``norm_eval``, stay in evaluation."""
+        super().train(mode)
+        self._freeze()
+        if mode and self.norm_eval:
+            for m in self.modules():
+                if isinstance(m, _BatchNorm):
+                    m.eval()
+        return self
+
+    def _freeze(self) -> None:
+        for stage in self.stages[: self.frozen_stages + 1]:
+            stage.eval().requires_grad_(False)
+
+
+def _check(name: str, value: Any, ok: bool, expected: str) -> Any:
+    if not ok:
+        raise ValueError(f"MetaSpikeFormer: {name} must be {expected}, got {value!r}")
+    return value
+
+
+def _read_arch(arch: str | dict[str, Any]) -> tuple[tuple[int, ...], int]:
+    """The widths of the stem and the four stages, and the number of heads."""
+    spec = ARCHS.get(arch) if isinstance(arch, str) else arch
+    expected = f"one of {sorted(ARCHS)} or dict(embed_dims=[4 widths], num_heads=...)"
+    ok = isinstance(spec, dict) and set(spec) == {"embed_dims", "num_heads"}
+    _check("arch", arch, ok and len(spec["embed_dims"]) == 4, expected)
+    dims = tuple(spec["embed_dims"])
+    _check("arch", arch, dims[0] % 2 == 0, "of an even first width, which the stem halves")
+    return (dims[0] // 2, *dims), spec["num_heads"]
+
+
+def _build_stages(
+    widths: tuple[int, ...],
+    num_heads: int,
+    in_channels: int,
+    drop_path_rate: float,
+    neuron_cfg: dict[str, Any] | None,
+    attn_neuron_cfg: dict[str, Any],
+    norm_cfg: dict[str, Any],
+) -> nn.ModuleList:
+    """Build the stem and the four stages."""
+    common = {"norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
+
+    def block(stage: int, index: int) -> Block:
+        width, conv = widths[stage], stage <= 2
+        if conv:
+            mixer: nn.Module = SepConv(width, **common)
+        else:
+            mixer = SpikeDrivenSelfAttention(
+                width, num_heads, attn_neuron_cfg=attn_neuron_cfg, **common
+            )
+        drop = drop_path_rate * index / (sum(DEPTHS) - 1)
+        return Block(mixer, ChannelMLP(width, 3 if conv else 1, **common), drop)
+
+    stages = nn.ModuleList()
+    index = 0
+    for i, (width, stride, depth) in enumerate(zip(widths, STRIDES, DEPTHS, strict=True)):
+        if i == 0:  # reads the image, no neuron in front
+            down = spike_conv(
+                in_channels, width, 7, stride=stride, bias=True, norm_cfg=norm_cfg, neuron_cfg=False
+            )
+        else:
+            down = spike_conv(widths[i - 1], width, 3, stride=stride, bias=True, **common)
+        stages.append(Stage(down, [block(i, index + j) for j in range(depth)]))
+        index += depth
+    return stages

@@ -1,0 +1,1 @@
+"""Reading weights that were trained elsewhere."""

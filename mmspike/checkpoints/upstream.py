@@ -1,0 +1,98 @@
+"""Names of the published Meta-SpikeFormer checkpoints, translated to this project's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+_MODULES = {
+    "downsample1_1": "stages.0.downsample",
+    "ConvBlock1_1.0": "stages.0.blocks.0",
+    "downsample1_2": "stages.1.downsample",
+    "ConvBlock1_2.0": "stages.1.blocks.0",
+    "downsample2": "stages.2.downsample",
+    "ConvBlock2_1.0": "stages.2.blocks.0",
+    "ConvBlock2_2.0": "stages.2.blocks.1",
+    "downsample3": "stages.3.downsample",
+    "block3": "stages.3.blocks",
+    "downsample4": "stages.4.downsample",
+    "block4": "stages.4.blocks",
+}
+_LAYERS = {
+    "encode_conv": "layer",
+    "encode_bn": "norm",
+    "Conv.pwconv1": "mixer.0.layer",
+    "Conv.bn1": "mixer.0.norm",
+    "Conv.dwconv": "mixer.1.layer.0",
+    "Conv.pwconv2": "mixer.1.layer.1",
+    "Conv.bn2": "mixer.1.norm",
+    "conv1": "mlp.0.layer",
+    "bn1": "mlp.0.norm",
+    "conv2": "mlp.1.layer",
+    "bn2": "mlp.1.norm",
+    "mlp.fc1_conv": "mlp.0.layer",
+    "mlp.fc1_bn": "mlp.0.norm",
+    "mlp.fc2_conv": "mlp.1.layer",
+    "mlp.fc2_bn": "mlp.1.norm",
+    **{
+        f"attn.{x}_conv.{theirs}": f"mixer.{x}_{ours}"
+        for x in ("q", "k", "v", "proj")
+        for theirs, ours in {
+            "0.body.0": "conv.conv1",
+            "0.body.1.bn": "conv.norm1",
+            "0.body.2.0": "conv.dwconv",
+            "0.body.2.1": "conv.conv2",
+            "0.body.2.2": "conv.norm2",
+            "1": "norm",
+        }.items()
+    },
+}
+_PATTERN = re.compile(
+    rf"({'|'.join(map(re.escape, _MODULES))})\.(?:(\d+)\.)?"
+    rf"({'|'.join(map(re.escape, _LAYERS))})\.(\w+)"
+)
+
+
+def translate_key(key: str) -> str | None:
+    """Translate the name of a backbone tensor.
+
+    Args:
+        key: Its name in a published checkpoint.
+
+    Returns:
+        Its name in :class:`~mmspike.backbones.MetaSpikeFormer`; ``None`` if it is not a tensor of
+        the backbone.
+
+    Example:
+        >>> translate_key("block3.0.attn.q_conv.1.running_mean")
+        'stages.3.blocks.0.mixer.q_norm.running_mean'
+        >>> translate_key("head.weight") is None
+        True
+    """
+    match = _PATTERN.fullmatch(key)
+    if match is None:
+        return None
+    module, index, layer, tensor = match.groups()
+    return ".".join(filter(None, (_MODULES[module], index, _LAYERS[layer], tensor)))
+
+
+def translate_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate the backbone's tensors of a published classification checkpoint.
+
+    Weights stored for a one-dimensional convolution gain an axis of length 1. Tensors that are not
+    the backbone's (``head.*``, ``head_kd.*``) are left out.
+
+    Args:
+        state_dict: Tensors under the published names.
+
+    Returns:
+        Tensors under this project's names.
+    """
+    out = {}
+    for key, value in state_dict.items():
+        name = translate_key(key)
+        if name is not None:
+            out[name] = value.unsqueeze(-1) if value.dim() == 3 else value
+    return out

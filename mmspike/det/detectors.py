@@ -1,0 +1,82 @@
+"""Detectors that check, when they are built, that their parts agree on strides and channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmdet.models.detectors import FasterRCNN, MaskRCNN
+from torch import nn
+
+from mmspike.registry import DET_MODELS
+
+
+def check_parts(detector: nn.Module) -> None:
+    """Check that backbone, neck and heads agree on strides and channels.
+
+    A part that does not tell its strides (an ordinary backbone or neck) is not checked.
+
+    Args:
+        detector: A detector of mmdet's, one or two stages.
+
+    Raises:
+        ValueError: At the first disagreement; it names both sides.
+    """
+    backbone, neck = detector.backbone, getattr(detector, "neck", None)
+    if hasattr(backbone, "out_strides") and hasattr(neck, "in_strides"):
+        _expect("neck.in_strides", neck.in_strides, "the backbone's strides", backbone.out_strides)
+        _expect(
+            "neck.in_channels", neck.in_channels, "the backbone's channels", backbone.out_channels
+        )
+    strides = getattr(neck, "out_strides", None)
+    if strides is None:
+        return
+    for name in ("rpn_head", "bbox_head"):
+        head = getattr(detector, name, None)
+        if head is not None and hasattr(head, "prior_generator"):
+            given = [max(s) for s in head.prior_generator.strides]
+            _expect(f"{name}.anchor_generator.strides", given, "the neck's strides", strides)
+            _expect(f"{name}.in_channels", head.in_channels, "out_channels", neck.out_channels)
+    roi_head = getattr(detector, "roi_head", None)
+    for name in ("bbox_roi_extractor", "mask_roi_extractor"):
+        extractors = getattr(roi_head, name, [])
+        for extractor in extractors if isinstance(extractors, nn.ModuleList) else [extractors]:
+            if extractor:
+                given = list(extractor.featmap_strides)
+                _expect(
+                    f"roi_head.{name}.featmap_strides",
+                    given,
+                    "the first of the neck's strides",
+                    strides[: len(given)],
+                )
+                _expect(
+                    f"roi_head.{name}.out_channels",
+                    extractor.out_channels,
+                    "the neck's out_channels",
+                    neck.out_channels,
+                )
+
+
+def _expect(name: str, given: Any, what: str, expected: Any) -> None:
+    if isinstance(given, Sequence):
+        given, expected = list(given), list(expected)
+    if given != expected:
+        raise ValueError(f"{name}={given} must be {what}: {expected}")
+
+
+@DET_MODELS.register_module()
+class SpikeFasterRCNN(FasterRCNN):
+    """mmdet's Faster R-CNN whose parts are checked against one another when it is built."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        check_parts(self)
+
+
+@DET_MODELS.register_module()
+class SpikeMaskRCNN(MaskRCNN):
+    """mmdet's Mask R-CNN whose parts are checked against one another when it is built."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        check_parts(self)

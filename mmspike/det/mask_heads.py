@@ -1,0 +1,68 @@
+"""Mask heads on spiking RoI features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from torch import Tensor, nn
+
+from mmspike.layers.conv import SpikeLayer, build_norm
+from mmspike.layers.time import mean_over_time, per_step, swap_time_and_batch
+from mmspike.neurons import build_neuron
+from mmspike.registry import DET_MODELS
+
+
+@DET_MODELS.register_module()
+class SpikeFCNMaskHead(FCNMaskHead):
+    """mmdet's fully convolutional mask head, spiking.
+
+    Convolutions and transposed convolution are ``neuron, weights, norm``; the predictor reads
+    spikes averaged over time.
+
+    Args:
+        norm_cfg: Config of the norms; ``None`` means ``dict(type="BN")``.
+        neuron_cfg: Config of the neurons; ``None`` means ``dict(type="mmspike.LIF")``.
+        **kwargs: Those of ``mmdet.models.FCNMaskHead``.
+
+    Raises:
+        ValueError: If ``upsample_cfg`` asks for ``carafe``, which reads real values.
+    """
+
+    def __init__(
+        self,
+        *,
+        norm_cfg: dict[str, Any] | None = None,
+        neuron_cfg: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        norm_cfg = norm_cfg or {"type": "BN"}
+        super().__init__(norm_cfg=norm_cfg, **kwargs)
+        del self.relu
+        self.convs = nn.ModuleList(
+            SpikeLayer(m.conv, m.norm, neuron_cfg, lively=True) for m in self.convs
+        )
+        if self.upsample_method == "carafe":
+            raise ValueError("SpikeFCNMaskHead: upsample_cfg type 'carafe' reads real values")
+        if self.upsample_method == "deconv":
+            norm = build_norm(norm_cfg, self.upsample.out_channels)
+            self.upsample = SpikeLayer(self.upsample, norm, neuron_cfg, lively=True)
+        self.neuron = build_neuron(neuron_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predict a mask per RoI and class.
+
+        Args:
+            x: RoI features, ``[N, T, C, h, w]``, membrane potentials.
+
+        Returns:
+            Logits ``[N, classes, 2 * h, 2 * w]`` (``h, w`` without upsampling).
+        """
+        x = swap_time_and_batch(x)  # [T, N, C, h, w]
+        for conv in self.convs:
+            x = conv(x)
+        if isinstance(self.upsample, SpikeLayer):
+            x = self.upsample(x)
+        elif self.upsample is not None:
+            x = per_step(self.upsample, x)
+        return self.conv_logits(mean_over_time(self.neuron(x)))

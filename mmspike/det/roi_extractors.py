@@ -1,0 +1,49 @@
+"""RoI features of all time steps from one RoIAlign call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from torch import Tensor
+
+from mmspike.layers.time import channels_to_time, time_to_channels
+from mmspike.registry import DET_MODELS
+
+
+@DET_MODELS.register_module()
+class SpikeSingleRoIExtractor(SingleRoIExtractor):
+    """mmdet's RoI extractor on sequences: the steps of a map travel as channels.
+
+    It takes and gives the batch first, as mmdet's RoI heads index it. ``out_channels`` counts the
+    channels of one step.
+    """
+
+    def forward(
+        self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None
+    ) -> Tensor:
+        """Cut the RoIs out of the maps of their scale.
+
+        Args:
+            feats: One ``[B, T, C, H, W]`` per stride, membrane potentials.
+            rois: ``[N, 5]``: index of the image, then x1, y1, x2, y2 in pixels of the image.
+            roi_scale_factor: Factor by which the RoIs grow about their centres.
+
+        Returns:
+            ``[N, T, C, h, w]``.
+
+        Raises:
+            ValueError: If a map has not ``out_channels`` channels.
+        """
+        time_steps, channels = feats[0].shape[1:3]
+        if channels != self.out_channels:
+            raise ValueError(
+                f"SpikeSingleRoIExtractor: out_channels={self.out_channels}, but the maps have "
+                f"{channels} channels (shape {tuple(feats[0].shape)}, [B, T, C, H, W])"
+            )
+        self.out_channels = time_steps * channels  # the host sizes its result by it
+        try:
+            x = super().forward([time_to_channels(f) for f in feats], rois, roi_scale_factor)
+        finally:
+            self.out_channels = channels
+        return channels_to_time(x, time_steps)

@@ -1,0 +1,38 @@
+"""RoI heads that take spike sequences from the neck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmdet.models.roi_heads import StandardRoIHead
+from torch import Tensor
+
+from mmspike.layers.time import swap_time_and_batch
+from mmspike.registry import DET_MODELS
+
+
+class BatchFirst:
+    """Mixin for any RoI head of mmdet's: turns the neck's ``[T, B, C, H, W]`` batch first.
+
+    mmdet indexes images and RoIs on the first axis. Inside a RoI head, maps are therefore
+    ``[B, T, C, H, W]`` and RoI features ``[N, T, C, h, w]``; the spiking extractor, box heads and
+    mask heads take them so.
+    """
+
+    def forward(self, x: Sequence[Tensor], *args: Any, **kwargs: Any) -> tuple:
+        """See mmdet; ``x`` is one ``[T, B, C, H, W]`` per level."""
+        return super().forward(tuple(map(swap_time_and_batch, x)), *args, **kwargs)
+
+    def loss(self, x: Sequence[Tensor], *args: Any, **kwargs: Any) -> dict:
+        """See mmdet; ``x`` is one ``[T, B, C, H, W]`` per level."""
+        return super().loss(tuple(map(swap_time_and_batch, x)), *args, **kwargs)
+
+    def predict(self, x: Sequence[Tensor], *args: Any, **kwargs: Any) -> list:
+        """See mmdet; ``x`` is one ``[T, B, C, H, W]`` per level."""
+        return super().predict(tuple(map(swap_time_and_batch, x)), *args, **kwargs)
+
+
+@DET_MODELS.register_module()
+class SpikeStandardRoIHead(BatchFirst, StandardRoIHead):
+    """mmdet's standard RoI head on spike sequences."""

@@ -1,0 +1,66 @@
+"""The region proposal network on spike sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmdet.models.dense_heads import RPNHead
+from torch import Tensor, nn
+
+from mmspike.layers.conv import SpikeLayer, build_norm
+from mmspike.layers.time import mean_over_time
+from mmspike.neurons import build_neuron
+from mmspike.registry import DET_MODELS
+
+
+@DET_MODELS.register_module()
+class SpikeRPNHead(RPNHead):
+    """mmdet's RPN head, spiking: ``neuron, conv, norm`` (shared by the levels), then ``neuron``,
+    average over time, and the two linear predictors.
+
+    Args:
+        norm_cfg: Config of the norms; ``None`` means ``dict(type="BN")``.
+        neuron_cfg: Config of the neurons; ``None`` means ``dict(type="mmspike.LIF")``.
+        **kwargs: Those of ``mmdet.models.RPNHead``.
+    """
+
+    def __init__(
+        self,
+        *,
+        norm_cfg: dict[str, Any] | None = None,
+        neuron_cfg: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.norm_cfg = norm_cfg or {"type": "BN"}
+        self.neuron_cfg = neuron_cfg
+        super().__init__(**kwargs)
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        convs = [m.conv for m in self.rpn_conv] if self.num_convs > 1 else [self.rpn_conv]
+        self.rpn_conv = nn.ModuleList(
+            SpikeLayer(
+                conv, build_norm(self.norm_cfg, self.feat_channels), self.neuron_cfg, lively=True
+            )
+            for conv in convs
+        )
+        self.neuron = build_neuron(self.neuron_cfg)
+
+    def forward(self, x: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Score and refine the anchors.
+
+        Args:
+            x: One ``[T, B, C, H, W]`` per level.
+
+        Returns:
+            Scores ``[B, A, H, W]`` and deltas ``[B, A * 4, H, W]``, one of each per level.
+        """
+        for layer in self.rpn_conv:
+            x = layer.forward_levels(x)
+        return super().forward(x)
+
+    def forward_single(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict on one level, ``[T, B, C, H, W]`` behind the shared convolutions."""
+        rate = mean_over_time(self.neuron(x))
+        return self.rpn_cls(rate), self.rpn_reg(rate)

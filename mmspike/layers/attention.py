@@ -1,0 +1,90 @@
+"""Spike-driven self-attention: sums of spikes, linear in the number of pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmspike.layers.conv import RepConv, build_norm
+from mmspike.layers.time import per_step
+from mmspike.neurons import build_neuron
+
+
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Compute ``scale * q (k^T v)``, head by head, without a softmax.
+
+    ``k^T v`` comes first, which costs ``N * D * D`` per head instead of ``N * N * D``. The sums are
+    whole numbers that outgrow half precision, so they are kept in float32 under autocast too.
+
+    Args:
+        q: Spikes ``[..., D, N]``: ``D`` channels of a head, ``N`` pixels.
+        k: As ``q``.
+        v: As ``q``.
+        scale: Factor of the result.
+
+    Returns:
+        ``[..., D, N]`` in the type of ``q``.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        kv = k.float() @ v.float().transpose(-2, -1)  # [..., D of k, D of v]
+        return (kv.transpose(-2, -1) @ q.float() * scale).to(q.dtype)
+
+
+class SpikeDrivenSelfAttention(nn.Module):
+    """Self-attention on spikes, the third kind of "Spike-driven Transformer V2".
+
+    ``x -> neuron -> q, k, v = neuron(norm(RepConv(.))) -> q (k^T v) * scale -> neuron
+    -> norm(RepConv(.))``
+
+    Source: arXiv 2404.03663, section 3.2 (SDSA-3); the factor is the published code's.
+
+    Args:
+        embed_dims: Channels.
+        num_heads: Heads that the channels are split into.
+        norm_cfg: Config of the norms.
+        neuron_cfg: Config of the neurons.
+        attn_neuron_cfg: What the neuron behind the attention has different from ``neuron_cfg``.
+        scale: Factor of the attention; 0.125 in the published models, whatever the head's width.
+
+    Raises:
+        ValueError: If the channels do not divide among the heads.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        norm_cfg: dict[str, Any],
+        neuron_cfg: dict[str, Any] | None,
+        attn_neuron_cfg: dict[str, Any],
+        scale: float = 0.125,
+    ) -> None:
+        super().__init__()
+        if embed_dims % num_heads:
+            raise ValueError(f"embed_dims={embed_dims} do not divide among num_heads={num_heads}")
+        self.num_heads = num_heads
+        self.scale = scale
+        self.neuron = build_neuron(neuron_cfg)
+        for name in ("q", "k", "v", "proj"):
+            self.add_module(f"{name}_conv", RepConv(embed_dims, norm_cfg))
+            self.add_module(f"{name}_norm", build_norm(norm_cfg, embed_dims))
+        self.q_neuron = build_neuron(neuron_cfg)
+        self.k_neuron = build_neuron(neuron_cfg)
+        self.v_neuron = build_neuron(neuron_cfg)
+        self.attn_neuron = build_neuron(neuron_cfg, **attn_neuron_cfg)
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
+        s = self.neuron(x_seq)
+        q = self.q_neuron(per_step(lambda s: self.q_norm(self.q_conv(s)), s))
+        k = self.k_neuron(per_step(lambda s: self.k_norm(self.k_conv(s)), s))
+        v = self.v_neuron(per_step(lambda s: self.v_norm(self.v_conv(s)), s))
+        out = linear_attention(*(self.split_heads(y) for y in (q, k, v)), self.scale)
+        s = self.attn_neuron(out.flatten(2, 3).unflatten(3, x_seq.shape[-2:]))
+        return per_step(lambda s: self.proj_norm(self.proj_conv(s)), s)
+
+    def split_heads(self, x_seq: Tensor) -> Tensor:
+        """``[T, B, C, H, W]`` to ``[T, B, heads, C / heads, H * W]``."""
+        return x_seq.flatten(3).unflatten(2, (self.num_heads, -1))

@@ -1,0 +1,38 @@
+"""Activation checkpointing that leaves the statistics of batch norms alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Run the batch norms inside ``module`` without updating their running statistics."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    saved = [(m, m.momentum, m.num_batches_tracked.clone()) for m in norms]
+    for m in norms:
+        m.momentum = 0.0
+    try:
+        yield
+    finally:
+        for m, momentum, num_batches in saved:
+            m.momentum = momentum
+            m.num_batches_tracked.copy_(num_batches)
+
+
+def checkpointed(module: nn.Module, x: Tensor) -> Tensor:
+    """Call ``module(x)``, keep no activations, and compute them again in the backward pass.
+
+    Statistics of batch norms are updated once, in the first pass: results and state are the same as
+    without checkpointing.
+    """
+
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), frozen_statistics(module)
+
+    return checkpoint(module, x, use_reentrant=False, context_fn=contexts)

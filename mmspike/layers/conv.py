@@ -1,0 +1,143 @@
+"""Weight layers that read spikes: neuron, weights, normalisation; and RepConv."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmcv.cnn import build_norm_layer
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmspike.layers.time import per_step
+from mmspike.neurons import build_neuron
+
+
+def build_norm(norm_cfg: dict[str, Any], num_features: int) -> nn.Module:
+    """Build a normalisation layer over ``num_features`` channels.
+
+    Args:
+        norm_cfg: OpenMMLab's config of a norm (``BN``, ``SyncBN``, ``GN`` ...).
+        num_features: Channels.
+    """
+    return build_norm_layer(dict(norm_cfg), num_features)[1]
+
+
+class SpikeLayer(nn.Module):
+    """Neuron, weights, normalisation: ``norm(layer(neuron(x)))``.
+
+    The weights read spikes, the output is a membrane potential (real values).
+
+    Args:
+        layer: The weights, a convolution or a linear layer, or several that act as one linear map.
+        norm: Normalisation behind them.
+        neuron_cfg: Config of the neuron, see :func:`mmspike.neurons.build_neuron`; ``False`` for
+            none, where the layer reads the image.
+        lively: Whether the norm starts at the scale at which a neuron of the same kind, reading
+            the output, fires at rest wherever the output is one standard deviation above its mean
+            (16 % of a normal distribution). At unit scale a LIF with tau 2 starts at 2.3 %.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        norm: nn.Module,
+        neuron_cfg: dict[str, Any] | None | bool = None,
+        lively: bool = False,
+    ) -> None:
+        super().__init__()
+        self.neuron = nn.Identity() if neuron_cfg is False else build_neuron(neuron_cfg)
+        self.layer = layer
+        self.norm = norm
+        if lively:
+            nn.init.constant_(norm.weight, getattr(self.neuron, "firing_input", 1.0))
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        """Map ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""
+        return per_step(lambda s: self.norm(self.layer(s)), self.neuron(x_seq))
+
+    def forward_levels(self, x_seqs: Sequence[Tensor]) -> list[Tensor]:
+        """Map the levels of a pyramid with shared weights and shared normalisation.
+
+        In training the levels are normalised together, by the statistics that evaluation will use.
+        Normalised one by one, each would be trained on its own statistics and tested on a mixture.
+
+        Args:
+            x_seqs: One ``[T, B, C, H, W]`` per level.
+
+        Returns:
+            One ``[T, B, C', H', W']`` per level.
+        """
+        if not self.norm.training:
+            return [self(x) for x in x_seqs]
+        ys = [per_step(self.layer, self.neuron(x)) for x in x_seqs]
+        flat = torch.cat([y.flatten(3) for y in ys], dim=-1)  # [T, B, C', pixels of all levels]
+        flat = per_step(lambda y: self.norm(y.unsqueeze(-1)).squeeze(-1), flat)
+        parts = flat.split([y.shape[-2:].numel() for y in ys], dim=-1)
+        return [part.unflatten(-1, y.shape[-2:]) for part, y in zip(parts, ys, strict=True)]
+
+
+def spike_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    *,
+    stride: int = 1,
+    bias: bool = False,
+    norm_cfg: dict[str, Any],
+    neuron_cfg: dict[str, Any] | None | bool = None,
+    lively: bool = False,
+) -> SpikeLayer:
+    """A convolution, padded by half its kernel, as a :class:`SpikeLayer`."""
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias
+    )
+    return SpikeLayer(conv, build_norm(norm_cfg, out_channels), neuron_cfg, lively)
+
+
+class RepConv(nn.Module):
+    """Three convolutions that are one linear map: 1x1, depthwise 3x3, 1x1, each norm folded in.
+
+    The border of the depthwise convolution is padded with what the first norm gives for an input of
+    0, read from its running statistics (without gradient, and in training after this batch has
+    updated them). Behind the padding, the map therefore equals a single 3x3 convolution with
+    zero padding, exactly, at the border too.
+
+    Source: "Spike-driven Transformer V2" (arXiv 2404.03663), section 3.2.
+
+    Args:
+        channels: Input and output channels.
+        norm_cfg: Config of the norms, which must keep running statistics.
+
+    Raises:
+        TypeError: If the norm keeps no running statistics.
+    """
+
+    def __init__(self, channels: int, norm_cfg: dict[str, Any]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm1 = build_norm(norm_cfg, channels)
+        if not isinstance(self.norm1, _BatchNorm) or self.norm1.running_mean is None:
+            raise TypeError(
+                f"RepConv needs a batch norm with running statistics, got norm_cfg={norm_cfg!r}"
+            )
+        self.dwconv = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm2 = build_norm(norm_cfg, channels)
+
+    @torch.no_grad()
+    def border_value(self) -> Tensor:
+        """What the first norm makes of 0, per channel: ``beta - mean * gamma / sqrt(var + eps)``."""
+        norm = self.norm1
+        value = -norm.running_mean * torch.rsqrt(norm.running_var + norm.eps)
+        return value * norm.weight + norm.bias if norm.affine else value
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N, C, H, W]`` to ``[N, C, H, W]``."""
+        x = self.norm1(self.conv1(x))
+        n, c, h, w = x.shape
+        border = self.border_value().to(x.dtype).view(1, c, 1, 1)
+        padded = border.expand(n, c, h + 2, w + 2).clone()
+        padded[:, :, 1:-1, 1:-1] = x
+        return self.norm2(self.conv2(self.dwconv(padded)))

@@ -1,0 +1,49 @@
+"""The only place that folds, unfolds, repeats and averages the time axis.
+
+A spike sequence is ``[T, B, C, H, W]`` (or ``[T, N, C]`` behind a linear layer), time first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+
+def repeat_over_time(x: Tensor, time_steps: int) -> Tensor:
+    """Show the same input at every step: ``[B, ...]`` to ``[T, B, ...]``, without a copy."""
+    return x.unsqueeze(0).expand(time_steps, *x.shape)
+
+
+def mean_over_time(x_seq: Tensor) -> Tensor:
+    """Average over time: ``[T, B, ...]`` to ``[B, ...]``; for spikes, the firing rate."""
+    return x_seq[0] if x_seq.size(0) == 1 else x_seq.mean(0)
+
+
+def per_step(fn: Callable[[Tensor], Tensor], x_seq: Tensor) -> Tensor:
+    """Apply ``fn``, which maps ``[N, ...]`` to ``[N, ...]``, to every step in one call.
+
+    Args:
+        fn: A function that treats the entries of its first axis alike, as convolutions,
+            normalisation and interpolation do.
+        x_seq: ``[T, B, ...]``; ``fn`` sees it as ``[T * B, ...]``.
+
+    Returns:
+        ``[T, B, ...]``.
+    """
+    return fn(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
+
+
+def swap_time_and_batch(x_seq: Tensor) -> Tensor:
+    """``[T, B, ...]`` to ``[B, T, ...]`` and back, as a view; hosts want the batch first."""
+    return x_seq.transpose(0, 1)
+
+
+def time_to_channels(x: Tensor) -> Tensor:
+    """Put the steps of a map beside one another: ``[B, T, C, H, W]`` to ``[B, T * C, H, W]``."""
+    return x.flatten(1, 2)
+
+
+def channels_to_time(x: Tensor, time_steps: int) -> Tensor:
+    """Undo :func:`time_to_channels`: ``[B, T * C, H, W]`` to ``[B, T, C, H, W]``."""
+    return x.unflatten(1, (time_steps, -1))

@@ -1,0 +1,160 @@
+"""A feature pyramid whose every convolution reads spikes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmspike.layers.conv import spike_conv
+from mmspike.layers.time import per_step
+from mmspike.registry import MODELS
+
+_EXTRA_SOURCES = ("on_input", "on_lateral", "on_output")
+
+
+@MODELS.register_module()
+class SpikeFPN(BaseModule):
+    """Feature pyramid network on spike sequences, with one level per distinct stride.
+
+    Every arrow of weights is ``neuron, convolution, norm``; potentials (real values) are summed.
+    With maps of strides 4, 8, 16, 16, as a Meta-SpikeFormer gives them, and ``num_outs=5``::
+
+        16 --1x1--+
+        16 --1x1--+-> 16 --3x3--> 16 --> 32 --> 64   (made here: subsampled, or by convolutions)
+                      | x2
+         8 --1x1--+-> 8 --3x3--> 8
+                      | x2
+         4 --1x1--+-> 4 --3x3--> 4
+
+    Source: "Feature Pyramid Networks for Object Detection" (arXiv 1612.03144), section 3; maps of
+    one stride are summed, the deeper one taking the place of the level above.
+
+    Args:
+        in_channels: Channels of the incoming maps.
+        out_channels: Channels of every level.
+        num_outs: Levels to give, at least one per distinct stride; those above are made here.
+        in_strides: Strides of the incoming maps, finest first: each the one before, or twice it.
+        add_extra_convs: How levels above the incoming ones are made: ``False`` subsamples the
+            topmost one, ``"on_input"``, ``"on_lateral"`` or ``"on_output"`` convolves with stride 2
+            from the last incoming map, the topmost sum or the topmost level; ``True`` is
+            ``"on_input"``.
+        norm_cfg: Config of the norms; ``None`` means ``dict(type="BN")``.
+        neuron_cfg: Config of the neurons; ``None`` means ``dict(type="mmspike.LIF")``.
+        init_cfg: OpenMMLab's initialisation.
+
+    Attributes:
+        out_strides: Strides of the levels, doubling; what the heads' configs are checked against.
+
+    Raises:
+        ValueError: If the arguments do not fit one another.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int,
+        num_outs: int,
+        in_strides: Sequence[int] = (4, 8, 16, 16),
+        add_extra_convs: bool | str = False,
+        norm_cfg: dict[str, Any] | None = None,
+        neuron_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.in_channels = list(in_channels)
+        self.out_channels = out_channels
+        self.in_strides = list(in_strides)
+        strides = sorted(set(self.in_strides))
+        self._check(num_outs, strides, add_extra_convs)
+        self.num_outs = num_outs
+        self.add_extra_convs = "on_input" if add_extra_convs is True else add_extra_convs
+        self.level_of_input = [strides.index(s) for s in self.in_strides]
+        self.num_levels = len(strides)
+        self.out_strides = [strides[0] * 2**i for i in range(num_outs)]
+
+        common = {
+            "norm_cfg": norm_cfg or {"type": "BN"},
+            "neuron_cfg": neuron_cfg,
+            "lively": True,
+        }
+        self.lateral_convs = nn.ModuleList(
+            spike_conv(c, out_channels, 1, **common) for c in self.in_channels
+        )
+        self.fpn_convs = nn.ModuleList(
+            spike_conv(out_channels, out_channels, 3, **common) for _ in strides
+        )
+        self.extra_convs = nn.ModuleList()
+        if self.add_extra_convs:
+            first = self.in_channels[-1] if self.add_extra_convs == "on_input" else out_channels
+            self.extra_convs.extend(
+                spike_conv(out_channels if i else first, out_channels, 3, stride=2, **common)
+                for i in range(num_outs - self.num_levels)
+            )
+
+    def _check(self, num_outs: int, strides: list[int], add_extra_convs: bool | str) -> None:
+        if len(self.in_channels) != len(self.in_strides):
+            raise ValueError(
+                f"SpikeFPN: in_channels={self.in_channels} and in_strides={self.in_strides} "
+                "must name the same maps"
+            )
+        doubling = [strides[0] * 2**i for i in range(len(strides))]
+        if self.in_strides != sorted(self.in_strides) or strides != doubling:
+            raise ValueError(
+                "SpikeFPN: in_strides must be those of the backbone's maps, finest first, each "
+                f"equal to the one before or twice it; got {self.in_strides}"
+            )
+        if num_outs < len(strides):
+            raise ValueError(
+                f"SpikeFPN: num_outs={num_outs}, but in_strides={self.in_strides} make "
+                f"{len(strides)} levels"
+            )
+        if not isinstance(add_extra_convs, bool) and add_extra_convs not in _EXTRA_SOURCES:
+            raise ValueError(
+                f"SpikeFPN: add_extra_convs must be a bool or one of {_EXTRA_SOURCES}, "
+                f"got {add_extra_convs!r}"
+            )
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Build the pyramid.
+
+        Args:
+            inputs: One ``[T, B, C, H, W]`` per entry of ``in_channels``, membrane potentials.
+
+        Returns:
+            One ``[T, B, out_channels, H', W']`` per entry of ``out_strides``.
+
+        Raises:
+            ValueError: If the number of maps or their axes are wrong.
+        """
+        if len(inputs) != len(self.in_channels) or any(x.dim() != 5 for x in inputs):
+            raise ValueError(
+                f"SpikeFPN takes {len(self.in_channels)} maps [T, B, C, H, W], "
+                f"got shapes {[tuple(x.shape) for x in inputs]}"
+            )
+        sums: list[Tensor | None] = [None] * self.num_levels
+        for i in reversed(range(len(inputs))):
+            lateral, level = self.lateral_convs[i](inputs[i]), self.level_of_input[i]
+            if sums[level] is not None:
+                lateral = lateral + sums[level]
+            elif level + 1 < self.num_levels:
+                lateral = lateral + _resize(sums[level + 1], lateral.shape[-2:])
+            sums[level] = lateral
+        outs = [conv(x) for conv, x in zip(self.fpn_convs, sums, strict=True)]
+        source = {"on_input": inputs[-1], "on_lateral": sums[-1]}.get(
+            self.add_extra_convs, outs[-1]
+        )
+        for conv in self.extra_convs:
+            source = conv(source)
+            outs.append(source)
+        while len(outs) < self.num_outs:
+            outs.append(outs[-1][..., ::2, ::2])
+        return tuple(outs)
+
+
+def _resize(x_seq: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize ``[T, B, C, H, W]`` to ``size``, by the nearest pixel."""
+    return per_step(lambda x: F.interpolate(x, size=tuple(size), mode="nearest"), x_seq)

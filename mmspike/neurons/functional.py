@@ -1,0 +1,101 @@
+"""The reference dynamics of neurons, as pure functions of input and state in plain torch.
+
+Every faster implementation is tested against these, forward and gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Surrogate = Callable[[Tensor], Tensor]
+
+
+def lif_charge(
+    x: Tensor, v: Tensor | float, tau: float, v_reset: float | None, decay_input: bool
+) -> Tensor:
+    r"""Charge a leaky integrate-and-fire neuron by one step of input.
+
+    .. math::
+        h_t = v_{t-1} + (x_t - (v_{t-1} - v_\mathrm{reset})) / \tau
+            \quad\text{if decay\_input, else}\quad
+        h_t = v_{t-1} - (v_{t-1} - v_\mathrm{reset}) / \tau + x_t
+
+    Source: Wu et al. 2018 (arXiv 1706.02609), section 2.2, discretised with a step of 1.
+
+    Args:
+        x: Input of this step, any shape.
+        v: Membrane potential before the step, shaped like ``x``, or one value for all.
+        tau: Time constant in time steps.
+        v_reset: Resting potential; ``None`` (a soft reset) rests at 0.
+        decay_input: Whether the input is divided by ``tau`` too.
+
+    Returns:
+        The charged potential, shaped like ``x``.
+    """
+    rest = 0.0 if v_reset is None else v_reset
+    if decay_input:
+        return v + (x - (v - rest)) / tau
+    return v - (v - rest) / tau + x
+
+
+def lif_reset(
+    h: Tensor, s: Tensor, v_threshold: float, v_reset: float | None, detach_reset: bool
+) -> Tensor:
+    """Reset the potential where the neuron fired.
+
+    Args:
+        h: Charged potential.
+        s: Spikes of 0 and 1, shaped like ``h``.
+        v_threshold: What a soft reset subtracts.
+        v_reset: What a hard reset sets; ``None`` asks for a soft reset.
+        detach_reset: Whether the spikes that reset are cut from the graph.
+
+    Returns:
+        The potential that the next step starts from, shaped like ``h``.
+    """
+    if detach_reset:
+        s = s.detach()
+    if v_reset is None:
+        return h - s * v_threshold
+    return (1.0 - s) * h + s * v_reset
+
+
+def lif_multi_step(
+    x_seq: Tensor,
+    *,
+    tau: float = 2.0,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    decay_input: bool = True,
+    surrogate: Surrogate,
+    detach_reset: bool = True,
+) -> Tensor:
+    """Charge, fire and reset at every step of a sequence, from rest.
+
+    The potential is kept in float32 whatever the type of the input, so that mixed precision does
+    not move a threshold.
+
+    Args:
+        x_seq: Input, ``[T, ...]``.
+        tau: Time constant in time steps.
+        v_threshold: Potential at which the neuron fires (it does when it is reached).
+        v_reset: Potential after a spike; ``None`` subtracts the threshold instead.
+        decay_input: Whether the input is divided by ``tau`` too.
+        surrogate: Heaviside step whose backward is a surrogate gradient.
+        detach_reset: Whether the reset is cut from the graph.
+
+    Returns:
+        Spikes of 0 and 1, shaped and typed like ``x_seq``.
+    """
+    half = x_seq.dtype in (torch.float16, torch.bfloat16)
+    v: Tensor | float = 0.0 if v_reset is None else v_reset
+    spikes: list[Tensor] = []
+    for x in x_seq.float() if half else x_seq:
+        if spikes:
+            v = lif_reset(h, spikes[-1], v_threshold, v_reset, detach_reset)  # noqa: F821
+        h = lif_charge(x, v, tau, v_reset, decay_input)
+        spikes.append(surrogate(h - v_threshold))
+    return torch.stack(spikes).to(x_seq.dtype)

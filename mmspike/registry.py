@@ -1,0 +1,21 @@
+"""Child registries of mmengine's, in the scope ``mmspike``, and the places they load from.
+
+A config names a module as ``mmspike.MetaSpikeFormer`` and needs no ``custom_imports``. Modules that
+need mmdet live one scope deeper (``mmspike.det.SpikeRPNHead``), so that mmdet is imported only when
+such a name is looked up.
+"""
+
+from mmengine.config import utils as _config_utils
+from mmengine.registry import MODELS as _MMENGINE_MODELS
+from mmengine.registry import Registry
+
+# Lets configs elsewhere write ``_base_ = "mmspike::mask_rcnn_metaspike_coco.py"``.
+_config_utils.MODULE2PACKAGE.setdefault("mmspike", "mmspike")
+
+MODELS = Registry(
+    "model",
+    parent=_MMENGINE_MODELS,
+    scope="mmspike",
+    locations=["mmspike.neurons", "mmspike.backbones", "mmspike.necks"],
+)
+DET_MODELS = Registry("det model", parent=MODELS, scope="det", locations=["mmspike.det"])

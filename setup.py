@@ -1,0 +1,56 @@
+"""Installs ``mmspike``, with ``configs/`` and ``tools/`` inside the package as ``mmspike/.mim``."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+SHARED = ("configs", "tools")  # what OpenMMLab packages ship under .mim
+
+
+class BuildWithMim(build_py):
+    """Copy the shared folders into a built package, link them in an editable one."""
+
+    def run(self) -> None:
+        """Build the package, then add ``.mim``."""
+        super().run()
+        target = Path("mmspike" if self.editable_mode else f"{self.build_lib}/mmspike") / ".mim"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for name in SHARED:
+            if self.editable_mode:
+                os.symlink(ROOT / name, target / name)
+            else:
+                shutil.copytree(name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+version = re.search(r'__version__ = "(.+)"', (ROOT / "mmspike/__init__.py").read_text())[1]
+
+setup(
+    name="mmspike",
+    version=version,
+    description="Dense prediction with spiking neural networks: an OpenMMLab plugin",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["mmspike", "mmspike.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "torch>=2.6",
+        "numpy",
+        "spikingjelly>=2.0",
+        "onedl-mmengine>=0.10.8",
+        "onedl-mmcv>=2.3",
+    ],
+    extras_require={
+        "det": ["onedl-mmdetection>=3.4", "pycocotools", "opencv-python-headless"],
+        "seg": ["onedl-mmsegmentation>=1.3", "ftfy", "regex"],
+        "cuda": ["cupy-cuda13x"],
+        "dev": ["pytest", "ruff", "build"],
+    },
+    cmdclass={"build_py": BuildWithMim},
+)
