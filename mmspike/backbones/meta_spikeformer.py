@@ -37,7 +37,7 @@ DEPTHS = (1, 1, 2, 6, 2)
 
 
 class SepConv(nn.Sequential):
-    """Inverted separable convolution: 1x1 to twice the channels, then depthwise 7x7 and 1x1 back."""
+    """Inverted separable convolution: 1x1 to twice the channels, depthwise 7x7, 1x1 back."""
 
     def __init__(
         self, channels: int, norm_cfg: dict[str, Any], neuron_cfg: dict[str, Any] | None

@@ -16,8 +16,10 @@ from mmspike.registry import DET_MODELS
 
 @DET_MODELS.register_module()
 class SpikeRPNHead(RPNHead):
-    """mmdet's RPN head, spiking: ``neuron, conv, norm`` (shared by the levels), then ``neuron``,
-    average over time, and the two linear predictors.
+    """mmdet's RPN head, spiking.
+
+    Convolutions are ``neuron, conv, norm``, shared by the levels; the two linear predictors read
+    spikes averaged over time.
 
     Args:
         norm_cfg: Config of the norms; ``None`` means ``dict(type="BN")``.

@@ -43,7 +43,7 @@ class SpikeLayer(nn.Module):
         self,
         layer: nn.Module,
         norm: nn.Module,
-        neuron_cfg: dict[str, Any] | None | bool = None,
+        neuron_cfg: dict[str, Any] | bool | None = None,
         lively: bool = False,
     ) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def spike_conv(
     stride: int = 1,
     bias: bool = False,
     norm_cfg: dict[str, Any],
-    neuron_cfg: dict[str, Any] | None | bool = None,
+    neuron_cfg: dict[str, Any] | bool | None = None,
     lively: bool = False,
 ) -> SpikeLayer:
     """A convolution, padded by half its kernel, as a :class:`SpikeLayer`."""
@@ -128,7 +128,7 @@ class RepConv(nn.Module):
 
     @torch.no_grad()
     def border_value(self) -> Tensor:
-        """What the first norm makes of 0, per channel: ``beta - mean * gamma / sqrt(var + eps)``."""
+        """What the first norm makes of 0: ``beta - mean * gamma / sqrt(var + eps)``, ``[C]``."""
         norm = self.norm1
         value = -norm.running_mean * torch.rsqrt(norm.running_var + norm.eps)
         return value * norm.weight + norm.bias if norm.affine else value

@@ -1,0 +1,29 @@
+# Mask R-CNN as mmdet has it, with a spiking backbone (15M, T = 1), neck and heads.
+_base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
+
+model = dict(
+    type="mmspike.det.SpikeMaskRCNN",
+    backbone=dict(
+        _delete_=True,
+        type="mmspike.MetaSpikeFormer",
+        arch="15M",
+        time_steps=1,
+        out_indices=(1, 2, 3, 4),
+    ),
+    neck=dict(
+        _delete_=True,
+        type="mmspike.SpikeFPN",
+        in_channels=[64, 128, 256, 360],
+        in_strides=[4, 8, 16, 16],
+        out_channels=256,
+        num_outs=5,
+    ),
+    rpn_head=dict(type="mmspike.det.SpikeRPNHead"),
+    roi_head=dict(
+        type="mmspike.det.SpikeStandardRoIHead",
+        bbox_roi_extractor=dict(type="mmspike.det.SpikeSingleRoIExtractor"),
+        bbox_head=dict(type="mmspike.det.SpikeShared2FCBBoxHead"),
+        mask_roi_extractor=dict(type="mmspike.det.SpikeSingleRoIExtractor"),
+        mask_head=dict(type="mmspike.det.SpikeFCNMaskHead"),
+    ),
+)

@@ -1,0 +1,226 @@
+"""Coloured circles, squares and triangles with occlusion, noise and clutter, in COCO format.
+
+Every image is drawn from its own seed, so that a data set depends on nothing but its settings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as mask_utils
+
+CLASSES = ("circle", "square", "triangle")
+_OVERSAMPLE = 4  # shapes are drawn this much larger and averaged, for smooth edges
+_MIN_VISIBLE = 0.4  # share of every shape that stays visible
+_MIN_AREA = 24  # pixels of the smallest visible part
+
+
+@dataclass(frozen=True)
+class ShapesSettings:
+    """What a shapes data set depends on.
+
+    Attributes:
+        num_train: Images to train on.
+        num_val: Images to validate on.
+        size: Height and width in pixels.
+        seed: Seed of every draw.
+        max_shapes: Most shapes in an image; every image has at least one.
+        noise: Standard deviation of the noise in grey levels.
+    """
+
+    num_train: int = 1000
+    num_val: int = 200
+    size: int = 128
+    seed: int = 0
+    max_shapes: int = 6
+    noise: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, least in {"num_train": 1, "num_val": 1, "size": 32, "max_shapes": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+def draw_scene(
+    rng: np.random.Generator, settings: ShapesSettings
+) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Draw one image.
+
+    Args:
+        rng: Source of every draw.
+        settings: Size, number of shapes and noise.
+
+    Returns:
+        The image, ``[H, W, 3]`` uint8 in BGR, and the shapes: class index and mask of what is
+        visible, ``[H, W]`` bool.
+    """
+    size = settings.size
+    image = _background(rng, size)
+    shapes: list[tuple[int, np.ndarray, int]] = []  # class, visible mask, area before occlusion
+    wanted = int(rng.integers(1, settings.max_shapes + 1))
+    for _ in range(4 * wanted):  # a draw that hides another shape is thrown away
+        label = int(rng.integers(len(CLASSES)))
+        alpha = _shape_alpha(rng, label, size)
+        mask = alpha >= 0.5
+        visible = [m & ~mask for _, m, _ in shapes]
+        hides = any(
+            v.sum() < max(_MIN_VISIBLE * area, _MIN_AREA)
+            for v, (_, _, area) in zip(visible, shapes, strict=True)
+        )
+        if hides or mask.sum() < _MIN_AREA:
+            continue
+        image = _paint(image, alpha, _contrasting_colour(rng, image[mask].mean(0)))
+        shapes = [(c, v, area) for (c, _, area), v in zip(shapes, visible, strict=True)]
+        shapes.append((label, mask, int(mask.sum())))
+        if len(shapes) == wanted:
+            break
+    image = image + rng.normal(0, settings.noise, image.shape)
+    return image.clip(0, 255).round().astype(np.uint8), [(c, m) for c, m, _ in shapes]
+
+
+def write_shapes(
+    root: str | Path,
+    settings: ShapesSettings,
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+) -> bool:
+    """Write a data set, or leave it if it is there already.
+
+    It appears as a whole: ``annotations/{train,val}.json`` and ``{train,val}/*.png``.
+
+    Args:
+        root: Folder to write.
+        settings: What to draw.
+        overwrite: Whether to replace a folder that holds something else.
+        progress: Called with a line now and then.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        FileExistsError: If ``root`` holds something else and ``overwrite`` is not set.
+    """
+    root = Path(root)
+    if root.exists():
+        if _settings_of(root) == asdict(settings):
+            return False
+        if not overwrite:
+            raise FileExistsError(
+                f"{root} exists and is not the shapes data set with these settings; "
+                "choose another folder or ask to overwrite it"
+            )
+    partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
+    try:
+        (partial / "annotations").mkdir(parents=True)
+        for index, (split, count) in enumerate(
+            [("train", settings.num_train), ("val", settings.num_val)]
+        ):
+            coco = _write_split(partial / split, settings, index, count, progress)
+            (partial / "annotations" / f"{split}.json").write_text(json.dumps(coco))
+        if root.exists():
+            shutil.rmtree(root)
+        partial.rename(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return True
+
+
+def _write_split(
+    folder: Path,
+    settings: ShapesSettings,
+    split: int,
+    count: int,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    folder.mkdir()
+    images, annotations = [], []
+    for i in range(count):
+        image, shapes = draw_scene(np.random.default_rng([settings.seed, split, i]), settings)
+        name = f"{i:06d}.png"
+        if not cv2.imwrite(str(folder / name), image):
+            raise OSError(f"could not write {folder / name}")
+        size = {"height": settings.size, "width": settings.size}
+        images.append({"id": i + 1, "file_name": name, **size})
+        for label, mask in shapes:
+            rle = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i + 1,
+                    "category_id": label + 1,
+                    "bbox": mask_utils.toBbox(rle).tolist(),
+                    "area": int(mask_utils.area(rle)),
+                    "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+                    "iscrowd": 0,
+                }
+            )
+        if (i + 1) % 500 == 0 or i + 1 == count:
+            progress(f"{folder.name}: {i + 1} of {count} images")
+    return {
+        "info": {"description": "generated shapes", "settings": asdict(settings)},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)],
+    }
+
+
+def _settings_of(root: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((root / "annotations" / "val.json").read_text())["info"]["settings"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A smooth patchwork of colours with thin lines and arcs drawn over it, ``[H, W, 3]`` float."""
+    coarse = rng.uniform(40, 215, 3) + rng.normal(0, 25, (4, 4, 3))
+    image = cv2.resize(coarse.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    for _ in range(int(rng.integers(2, 9))):
+        colour = rng.uniform(0, 255, 3).tolist()
+        start, end = rng.integers(0, size, (2, 2)).tolist()
+        if rng.random() < 0.5:
+            cv2.line(image, start, end, colour, int(rng.integers(1, 3)), cv2.LINE_AA)
+        else:
+            axes = rng.integers(size // 16, size // 3, 2).tolist()
+            turn, sweep = rng.uniform(0, 360), rng.uniform(40, 160)
+            cv2.ellipse(image, start, axes, turn, 0, sweep, colour, 1, cv2.LINE_AA)
+    return image
+
+
+def _shape_alpha(rng: np.random.Generator, label: int, size: int) -> np.ndarray:
+    """Coverage of each pixel by one random shape, ``[H, W]`` float from 0 to 1."""
+    radius = rng.uniform(0.06, 0.24) * size
+    centre = rng.uniform(0.5 * radius, size - 0.5 * radius, 2)
+    turn = rng.uniform(0, 2 * np.pi)
+    big = np.zeros((size * _OVERSAMPLE, size * _OVERSAMPLE), np.uint8)
+    if CLASSES[label] == "circle":
+        points = centre + radius * _directions(turn, 64)
+    else:
+        points = centre + 1.15 * radius * _directions(turn, 4 if CLASSES[label] == "square" else 3)
+    cv2.fillPoly(big, [np.round(points * _OVERSAMPLE).astype(np.int32)], 255)
+    return cv2.resize(big, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+
+
+def _directions(turn: float, count: int) -> np.ndarray:
+    angles = turn + 2 * np.pi * np.arange(count) / count
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _contrasting_colour(rng: np.random.Generator, behind: np.ndarray) -> np.ndarray:
+    """A colour that differs from what is behind it by at least 60 grey levels in one channel."""
+    while True:
+        colour = rng.uniform(0, 255, 3)
+        if np.abs(colour - behind).max() >= 60:
+            return colour
+
+
+def _paint(image: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    return image + alpha[..., None] * (colour - image)

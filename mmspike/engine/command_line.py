@@ -1,0 +1,58 @@
+"""The command line that the tools share, with the options that mmdet and mmseg have."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Make a parser with the arguments that training and testing have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--work-dir", help="folder for logs and results; default: work_dirs/<name of the config>"
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="settings that replace the config's, such as train_dataloader.batch_size=4 "
+        'model.backbone.time_steps=4 val_evaluator.metric="[bbox]"',
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="what started the processes of a distributed run",
+    )
+    # torch's launchers pass either spelling
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Read the config that the arguments name, and apply them to it.
+
+    Args:
+        args: What :func:`make_parser` parsed.
+
+    Returns:
+        The config, with ``launcher`` and ``work_dir`` set.
+    """
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    return cfg

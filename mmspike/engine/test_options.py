@@ -1,0 +1,112 @@
+"""Options of testing, written into a config of mmdet's or mmseg's."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+
+_DET_TTA_MODEL = {
+    "type": "DetTTAModel",
+    "tta_cfg": {"nms": {"type": "nms", "iou_threshold": 0.5}, "max_per_img": 100},
+}
+_DET_META_KEYS = (
+    "img_id",
+    "img_path",
+    "ori_shape",
+    "img_shape",
+    "scale_factor",
+    "flip",
+    "flip_direction",
+)
+
+
+def show_predictions(
+    cfg: Config, show: bool = False, show_dir: str | None = None, wait_time: float = 2.0
+) -> None:
+    """Let the visualization hook draw predictions.
+
+    Args:
+        cfg: Config with ``default_hooks.visualization``; changed in place.
+        show: Whether to open a window.
+        show_dir: Folder for pictures; a relative one lies in the run's folder in mmdet.
+        wait_time: Seconds that a window stays.
+
+    Raises:
+        ValueError: If the config has no visualization hook.
+    """
+    hook = cfg.get("default_hooks", {}).get("visualization")
+    if hook is None:
+        raise ValueError(
+            f"{cfg.filename}: default_hooks.visualization is missing, which draws predictions "
+            "(DetVisualizationHook or SegVisualizationHook)"
+        )
+    hook.update(draw=True, show=show, wait_time=wait_time)
+    if show_dir and cfg.default_scope == "mmdet":
+        hook["test_out_dir"] = show_dir
+    elif show_dir:
+        cfg.visualizer["save_dir"] = show_dir
+
+
+def dump_predictions(cfg: Config, out: str) -> None:
+    """Write predictions to ``out``: a pickle file for a detector, a folder for a segmentor.
+
+    Args:
+        cfg: Config with ``test_evaluator``; changed in place.
+        out: Path to write.
+
+    Raises:
+        ValueError: If a detector's path does not end in ``.pkl`` or ``.pickle``.
+    """
+    if cfg.default_scope != "mmdet":
+        cfg.test_evaluator.update(output_dir=out, keep_results=True)
+        return
+    if not out.endswith((".pkl", ".pickle")):
+        raise ValueError(f"--out: a detector's predictions go to a .pkl file, got {out}")
+    metrics = cfg.test_evaluator
+    metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
+    cfg.test_evaluator = [*metrics, {"type": "DumpDetResults", "out_file_path": out}]
+
+
+def augment_at_test_time(cfg: Config) -> None:
+    """Test under augmentations: the config's own, or flips for a detector.
+
+    mmdet merges boxes but not masks. A mask head is therefore left out, and masks are not
+    evaluated.
+
+    Args:
+        cfg: Config; changed in place.
+
+    Raises:
+        ValueError: If a segmentor's config does not say how (``tta_model``, ``tta_pipeline``).
+    """
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    if cfg.default_scope == "mmdet":
+        cfg.setdefault("tta_model", ConfigDict(deepcopy(_DET_TTA_MODEL)))
+        cfg.setdefault("tta_pipeline", [*pipeline[:-1], _flips()])
+        _leave_masks_out(cfg)
+    elif "tta_model" not in cfg or "tta_pipeline" not in cfg:
+        raise ValueError(f"--tta: {cfg.filename} has no tta_model and tta_pipeline")
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def _flips() -> dict:
+    flips = [{"type": "RandomFlip", "prob": prob} for prob in (1.0, 0.0)]
+    pack = [{"type": "PackDetInputs", "meta_keys": _DET_META_KEYS}]
+    return {"type": "TestTimeAug", "transforms": [flips, pack]}
+
+
+def _leave_masks_out(cfg: Config) -> None:
+    roi_head = cfg.model.get("roi_head", {})
+    if roi_head.get("mask_head") is None:
+        return
+    print_log(
+        "--tta: mmdet merges boxes only; masks are neither predicted nor evaluated", "current"
+    )
+    roi_head.update(mask_head=None, mask_roi_extractor=None)
+    metrics = cfg.test_evaluator
+    for metric in metrics if isinstance(metrics, list | tuple) else [metrics]:
+        if "segm" in metric.get("metric", []):
+            metric["metric"] = ["bbox"]

@@ -1,0 +1,191 @@
+"""Draw a finished run of a detector: curves, predictions beside ground truth, and firing rates.
+
+Reads the last log of a work dir, and the data that the config validates on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import matplotlib as mpl
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.model.utils import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner, load_checkpoint
+from mmengine.structures import InstanceData
+from torch import nn
+
+import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
+from mmspike.energy import measure_firing_rates
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+SILENT = 1e-3
+BLUE, ORANGE, GREEN, GREY = "#2a6f97", "#d95f02", "#4f8a3c", "#777777"
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("work_dir", help="folder of the run; pictures are written there")
+    parser.add_argument("--num-images", type=int, default=8, help="images to draw (8)")
+    parser.add_argument("--score-thr", type=float, default=0.5, help="least score to draw (0.5)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    return parser.parse_args()
+
+
+def read_scalars(work_dir: Path) -> list[dict]:
+    """Read the records of the last run in a work dir.
+
+    Raises:
+        SystemExit: If there is no log.
+    """
+    logs = sorted(work_dir.glob("*/vis_data/scalars.json"))
+    logs = [log for log in logs if '"loss"' in log.read_text()]
+    if not logs:
+        raise SystemExit(f"report_run: no */vis_data/scalars.json of a training in {work_dir}")
+    return [json.loads(line) for line in logs[-1].read_text().splitlines()]
+
+
+def draw_curves(records: list[dict], out: Path) -> None:
+    """Draw losses and mAP over the steps of training."""
+    train = [r for r in records if "loss" in r]
+    val = [r for r in records if "coco/bbox_mAP" in r]
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    steps = [r["step"] for r in train]
+    for key in [k for k in train[0] if k.startswith("loss")]:
+        total = key == "loss"
+        style = {"lw": 2, "color": "black", "zorder": 3} if total else {"lw": 1}
+        left.plot(steps, [r.get(key, np.nan) for r in train], label=key, **style)
+    left.set(title="Training loss", xlabel="step", ylim=(0, None))
+    left.legend(fontsize=8)
+    for name, colour in {"bbox": BLUE, "segm": ORANGE}.items():
+        points = [(r["step"], r[f"coco/{name}_mAP"]) for r in val if f"coco/{name}_mAP" in r]
+        if points:
+            right.plot(*zip(*points, strict=True), "o-", color=colour, label=f"{name} mAP")
+            right.annotate(f"{points[-1][1]:.3f}", points[-1], (-4, 6), textcoords="offset points")
+    right.set(title="Validation", xlabel="step", ylim=(0, 1))
+    right.legend(fontsize=8)
+    for ax in (left, right):
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    fig.savefig(out, dpi=120)
+    plt.close(fig)
+
+
+def draw_predictions(samples: list, classes: tuple[str, ...], thr: float, out: Path) -> None:
+    """Draw each image with its ground truth (above) and its predictions (below)."""
+    width = 2.4 * len(samples)
+    fig, axes = plt.subplots(2, len(samples), figsize=(width, 5.4), squeeze=False)
+    colours = mpl.colormaps["tab10"].colors
+    for column, sample in zip(axes.T, samples, strict=True):
+        image = mmcv.imread(sample.img_path, channel_order="rgb")
+        truth, found = sample.gt_instances, sample.pred_instances
+        draw_instances(column[0], image, truth.cpu(), colours)
+        draw_instances(column[1], image, found[found.scores >= thr].cpu(), colours)
+    axes[0, 0].set_ylabel("ground truth")
+    axes[1, 0].set_ylabel(f"prediction (score >= {thr})")
+    names = classes[: len(colours)]
+    handles = [mpl.patches.Patch(color=c, label=n) for c, n in zip(colours, names, strict=False)]
+    fig.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
+    fig.subplots_adjust(0.02, 0.07, 0.995, 0.995, wspace=0.03, hspace=0.03)
+    fig.savefig(out, dpi=110)
+    plt.close(fig)
+
+
+def draw_instances(ax: Axes, image: np.ndarray, instances: InstanceData, colours: Sequence) -> None:
+    """Draw masks, boxes and scores of one image, ``[H, W, 3]``, coloured by class."""
+    ax.imshow(image)
+    ax.set(xticks=[], yticks=[])
+    masks = instances.get("masks")
+    masks = getattr(masks, "masks", masks)  # mmdet keeps those of the ground truth in a class
+    for i, label in enumerate(instances.labels.tolist()):
+        colour = colours[label % len(colours)]
+        x1, y1, x2, y2 = np.asarray(instances.bboxes[i], dtype=float).reshape(4) - 0.5
+        ax.add_patch(mpl.patches.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour))
+        if masks is not None:
+            mask = np.asarray(masks[i], dtype=float)
+            ax.imshow(np.dstack([*(np.full_like(mask, c) for c in colour), 0.5 * mask]))
+        if "scores" in instances:
+            text = f"{instances.scores[i]:.2f}"
+            ax.text(x1, y1, text, fontsize=6, va="bottom", color="white", backgroundcolor=colour)
+
+
+def draw_firing_rates(rates: dict[str, float], out: Path) -> None:
+    """Draw a bar per neuron, in the order of the model, and write the numbers beside it."""
+    colours = {"backbone": BLUE, "neck": ORANGE, "rpn_head": GREEN, "roi_head": GREY}
+    names = list(rates)
+    fig, ax = plt.subplots(figsize=(8, 0.17 * len(names) + 1.2), layout="constrained")
+    bars = [colours.get(name.split(".")[0], GREY) for name in names]
+    ax.barh(range(len(names)), [100 * rates[n] for n in names], color=bars)
+    ax.set_yticks(range(len(names)), names, fontsize=6)
+    ax.invert_yaxis()
+    ax.margins(y=0.005)
+    ax.axvline(100 * SILENT, color="red", lw=0.8, ls=":")
+    ax.set(xlabel="firing rate (% of neurons and steps)", title="Firing rate by layer")
+    ax.grid(axis="x", alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+    fig.savefig(out, dpi=110)
+    plt.close(fig)
+    out.with_suffix(".json").write_text(json.dumps(rates, indent=1))
+
+
+def load_model(cfg: Config, checkpoint: str, device: str) -> nn.Module:
+    """Build the model of a config, with the weights of a checkpoint, to predict."""
+    model = MODELS.build(cfg.model)
+    load_checkpoint(model, checkpoint, map_location="cpu")
+    return revert_sync_batchnorm(model).to(device).eval()
+
+
+def main() -> None:
+    """Draw the run."""
+    args = parse_args()
+    work_dir = Path(args.work_dir)
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    init_default_scope(cfg.default_scope)
+    records = read_scalars(work_dir)
+    draw_curves(records, work_dir / "curves.png")
+
+    model = load_model(cfg, args.checkpoint, args.device)
+    cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
+    loader = Runner.build_dataloader(cfg.val_dataloader)
+    samples = []
+
+    @torch.no_grad()
+    def run() -> None:
+        for data in islice(loader, args.num_images):
+            samples.extend(model.test_step(data))
+
+    rates = measure_firing_rates(model, run)
+    classes = loader.dataset.metainfo["classes"]
+    draw_predictions(samples, classes, args.score_thr, work_dir / "predictions.png")
+    draw_firing_rates(rates, work_dir / "firing_rates.png")
+
+    losses = [r["loss"] for r in records if "loss" in r]
+    print(f"loss: {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")
+    for key, value in next((r for r in records[::-1] if "coco/bbox_mAP" in r), {}).items():
+        if key in ("coco/bbox_mAP", "coco/segm_mAP"):
+            print(f"{key}: {value:.3f}")
+    silent = [name for name, rate in rates.items() if rate < SILENT]
+    mean = sum(rates.values()) / len(rates)
+    print(f"firing rate: {mean:.1%} on average over {len(rates)} layers of neurons")
+    print(f"silent layers (below {SILENT:.1%}): {', '.join(silent) or 'none'}")
+    for name in ("predictions.png", "curves.png", "firing_rates.png", "firing_rates.json"):
+        print(work_dir / name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Evaluate a detector or segmentor from a config file, mmdet's or mmseg's alike."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmspike.engine.command_line import make_parser, read_config
+from mmspike.engine.test_options import (
+    augment_at_test_time,
+    dump_predictions,
+    show_predictions,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser(__doc__)
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("--out", help="write predictions: a .pkl (mmdet) or a folder (mmseg)")
+    parser.add_argument("--show", action="store_true", help="show predictions in a window")
+    parser.add_argument("--show-dir", help="write pictures of predictions to this folder")
+    parser.add_argument("--wait-time", type=float, default=2.0, help="seconds a window stays")
+    parser.add_argument("--tta", action="store_true", help="augment at test time")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Evaluate."""
+    args = parse_args()
+    cfg = read_config(args)
+    cfg.load_from = args.checkpoint
+    try:
+        if args.show or args.show_dir:
+            show_predictions(cfg, args.show, args.show_dir, args.wait_time)
+        if args.out:
+            dump_predictions(cfg, args.out)
+        if args.tta:
+            augment_at_test_time(cfg)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner.test()
+
+
+if __name__ == "__main__":
+    main()

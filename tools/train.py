@@ -1,0 +1,67 @@
+"""Train a detector or segmentor from a config file, mmdet's or mmseg's alike."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmspike.engine.command_line import make_parser, read_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from this checkpoint, or from the latest in the work dir if none is named",
+    )
+    parser.add_argument("--amp", action="store_true", help="train in mixed precision")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate by the ratio of the batch size to auto_scale_lr's in the "
+        "config",
+    )
+    return parser.parse_args()
+
+
+def apply_args(cfg: Config, args: argparse.Namespace) -> None:
+    """Write the options of training into the config.
+
+    Raises:
+        SystemExit: If ``--auto-scale-lr`` is asked of a config that does not say from what.
+    """
+    if args.amp:
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+    if args.auto_scale_lr:
+        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+            raise SystemExit(
+                f"--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size"
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == "auto" else args.resume
+
+
+def main() -> None:
+    """Train."""
+    # Surrogate gradients of silent neurons are denormal numbers, which CPUs compute with slowly.
+    torch.set_flush_denormal(True)
+    args = parse_args()
+    cfg = read_config(args)
+    apply_args(cfg, args)
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner.train()
+
+
+if __name__ == "__main__":
+    main()
