@@ -9,7 +9,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-SHARED = ("configs", "tools")  # what OpenMMLab packages ship under .mim
+SHARED = ("configs", "tools", "model-index.yml")  # what OpenMMLab packages ship under .mim
 
 
 class BuildWithMim(build_py):
@@ -25,7 +25,8 @@ class BuildWithMim(build_py):
             if self.editable_mode:
                 os.symlink(ROOT / name, target / name)
             else:
-                shutil.copytree(name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+                copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+                copy(ROOT / name, target / name)
 
 
 version = re.search(r'__version__ = "(.+)"', (ROOT / "mmspike/__init__.py").read_text())[1]

@@ -34,6 +34,7 @@ class ShapesSettings:
         seed: Seed of every draw.
         max_shapes: Most shapes in an image; every image has at least one.
         noise: Standard deviation of the noise in grey levels.
+        max_tilt: Largest turn of a square or triangle from upright, in degrees.
     """
 
     num_train: int = 1000
@@ -42,6 +43,7 @@ class ShapesSettings:
     seed: int = 0
     max_shapes: int = 6
     noise: float = 10.0
+    max_tilt: float = 15.0
 
     def __post_init__(self) -> None:
         for name, least in {"num_train": 1, "num_val": 1, "size": 32, "max_shapes": 1}.items():
@@ -68,7 +70,7 @@ def draw_scene(
     wanted = int(rng.integers(1, settings.max_shapes + 1))
     for _ in range(4 * wanted):  # a draw that hides another shape is thrown away
         label = int(rng.integers(len(CLASSES)))
-        alpha = _shape_alpha(rng, label, size)
+        alpha = _shape_alpha(rng, label, size, settings.max_tilt)
         mask = alpha >= 0.5
         visible = [m & ~mask for _, m, _ in shapes]
         hides = any(
@@ -195,23 +197,20 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     return image
 
 
-def _shape_alpha(rng: np.random.Generator, label: int, size: int) -> np.ndarray:
+def _shape_alpha(rng: np.random.Generator, label: int, size: int, max_tilt: float) -> np.ndarray:
     """Coverage of each pixel by one random shape, ``[H, W]`` float from 0 to 1."""
     radius = rng.uniform(0.06, 0.24) * size
     centre = rng.uniform(0.5 * radius, size - 0.5 * radius, 2)
-    turn = rng.uniform(0, 2 * np.pi)
+    tilt = np.radians(rng.uniform(-max_tilt, max_tilt))
+    corners = {"circle": 64, "square": 4, "triangle": 3}[CLASSES[label]]
+    if corners < 64:
+        radius *= 1.15  # a polygon inside the circle looks smaller than it
+    # the lowest side is level where the tilt is 0
+    angles = np.pi / 2 + np.pi / corners + tilt + 2 * np.pi * np.arange(corners) / corners
+    points = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     big = np.zeros((size * _OVERSAMPLE, size * _OVERSAMPLE), np.uint8)
-    if CLASSES[label] == "circle":
-        points = centre + radius * _directions(turn, 64)
-    else:
-        points = centre + 1.15 * radius * _directions(turn, 4 if CLASSES[label] == "square" else 3)
     cv2.fillPoly(big, [np.round(points * _OVERSAMPLE).astype(np.int32)], 255)
     return cv2.resize(big, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-
-
-def _directions(turn: float, count: int) -> np.ndarray:
-    angles = turn + 2 * np.pi * np.arange(count) / count
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def _contrasting_colour(rng: np.random.Generator, behind: np.ndarray) -> np.ndarray:

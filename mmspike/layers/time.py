@@ -40,8 +40,11 @@ def swap_time_and_batch(x_seq: Tensor) -> Tensor:
 
 
 def time_to_channels(x: Tensor) -> Tensor:
-    """Put the steps of a map beside one another: ``[B, T, C, H, W]`` to ``[B, T * C, H, W]``."""
-    return x.flatten(1, 2)
+    """Put the steps of a map beside one another: ``[B, T, C, H, W]`` to ``[B, T * C, H, W]``.
+
+    The result is contiguous: mmcv's RoIAlign reads memory without regard to strides.
+    """
+    return x.flatten(1, 2).contiguous()
 
 
 def channels_to_time(x: Tensor, time_steps: int) -> Tensor:

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmspike.backbones import MetaSpikeFormer
+
+ARCH = dict(embed_dims=[16, 16, 24, 32], num_heads=4)
+
+
+def build(**kwargs):
+    return MetaSpikeFormer(**{"arch": ARCH, **kwargs})
+
+
+@pytest.mark.parametrize(
+    ("arch", "backbone", "with_classifier"),
+    [
+        ("15M", 14_751_208, 15.11e6),
+        ("31M", 30_852_864, 31.33e6),
+        ("55M", 54_709_248, 55.35e6),
+    ],
+)
+def test_parameter_counts(arch, backbone, with_classifier):
+    model = MetaSpikeFormer(arch=arch)
+    count = sum(p.numel() for p in model.parameters())
+    assert count == backbone
+    classifier = (model.out_channels[-1] + 1) * 1000
+    assert count + classifier == pytest.approx(with_classifier, abs=0.005e6)
+
+
+@pytest.mark.parametrize("time_steps", [1, 3])
+@pytest.mark.parametrize("size", [(32, 48), (33, 47), (70, 41)])
+@pytest.mark.parametrize("decode", [None, "mean"])
+def test_shapes_channels_and_strides(time_steps, size, decode):
+    model = build(time_steps=time_steps, out_indices=(0, 1, 2, 3, 4), decode=decode).eval()
+    outs = model(torch.rand(2, 3, *size))
+    assert model.out_strides == [2, 4, 8, 16, 16]
+    assert model.out_channels == [8, 16, 16, 24, 32]
+    for out, channels, stride in zip(outs, model.out_channels, model.out_strides, strict=True):
+        expected = (2, channels, *(-(-s // stride) for s in size))
+        assert out.shape == (expected if decode else (time_steps, *expected))
+
+
+def test_decode_mean_is_the_mean_over_time():
+    model = build(time_steps=4).eval()
+    x = torch.rand(1, 3, 32, 32)
+    sequences = model(x)
+    model.decode = "mean"
+    for mean, seq in zip(model(x), sequences, strict=True):
+        torch.testing.assert_close(mean, seq.mean(0))
+
+
+def test_out_indices_select_in_the_given_order_and_later_stages_are_not_run():
+    model = build(out_indices=(2, 0)).eval()
+    x = torch.rand(1, 3, 32, 32)
+    stage2, stem = model(x)
+    full = build(out_indices=range(5)).eval()
+    full.load_state_dict(model.state_dict())
+    outs = full(x)
+    assert torch.equal(stage2, outs[2])
+    assert torch.equal(stem, outs[0])
+    model.stages[3].register_forward_hook(lambda *_: pytest.fail("stage 3 ran"))
+    model(x)
+
+
+def test_an_image_does_not_depend_on_its_neighbours_or_on_earlier_calls():
+    model = build(time_steps=2).eval()
+    a, b = torch.rand(2, 1, 3, 40, 40)
+    alone = model(a)
+    model(torch.rand(3, 3, 24, 56))
+    beside = model(torch.cat([b, a]))
+    for x, y in zip(alone, beside, strict=True):
+        torch.testing.assert_close(x[:, 0], y[:, 1], atol=1e-5, rtol=1e-5)
+
+
+def test_every_parameter_gets_a_gradient():
+    model = build(time_steps=2).train()
+    for m in model.modules():  # thresholds low enough for spikes everywhere
+        if hasattr(m, "v_threshold"):
+            m.v_threshold = 0.1
+    sum(y.pow(2).sum() for y in model(torch.rand(2, 3, 64, 64))).backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None]
+    assert silent == []
+
+
+@pytest.mark.parametrize("frozen_stages", [-1, 0, 2, 3])
+def test_frozen_stages_take_no_gradient_and_no_statistics(frozen_stages):
+    model = build(frozen_stages=frozen_stages).train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    sum(y.sum() for y in model(torch.rand(2, 3, 32, 32))).backward()
+    after = model.state_dict()
+    for i, stage in enumerate(model.stages):
+        frozen = i <= frozen_stages
+        assert all((p.grad is None) == frozen for p in stage.parameters())
+        name = f"stages.{i}.downsample.norm.running_mean"
+        assert torch.equal(before[name], after[name]) == frozen
+
+
+def test_norm_eval_keeps_statistics_but_trains_weights():
+    model = build(norm_eval=True).train()
+    assert not any(m.training for m in model.modules() if isinstance(m, _BatchNorm))
+    assert all(p.requires_grad for p in model.parameters())
+    assert model.stages[1].training
+
+
+@pytest.mark.parametrize("drop_path_rate", [0.0, 0.5])
+def test_checkpointing_changes_nothing(drop_path_rate):
+    x = torch.rand(2, 3, 32, 32)
+    results = []
+    for with_cp in (False, True):
+        torch.manual_seed(1)
+        model = build(time_steps=2, with_cp=with_cp, drop_path_rate=drop_path_rate).train()
+        torch.manual_seed(2)
+        y = model(x)[-1]
+        y.pow(2).sum().backward()
+        results.append((y, model))
+    (y0, plain), (y1, checkpointed) = results
+    assert torch.equal(y0, y1)
+    for (name, p0), p1 in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
+        torch.testing.assert_close(p0.grad, p1.grad, msg=name)
+    for (name, b0), b1 in zip(plain.named_buffers(), checkpointed.buffers(), strict=True):
+        assert torch.equal(b0, b1), name
+
+
+def test_stochastic_depth_drops_whole_images_at_the_linear_rates():
+    model = build(drop_path_rate=0.9, time_steps=2)
+    rates = [b.drop_path.drop_prob for s in model.stages for b in s.blocks]
+    assert rates[0] == 0
+    assert rates[-1] == pytest.approx(0.9)
+    steps = [b - a for a, b in itertools.pairwise(rates)]
+    assert steps == pytest.approx([0.9 / 11] * 11)
+
+    drop = model.stages[-1].blocks[-1].drop_path.train()
+    out = drop(torch.ones(2, 1000, 1, 1, 1))
+    assert torch.equal(out[0], out[1])  # all steps of an image share one draw
+    kept = (out[0] != 0).float().mean().item()
+    assert kept == pytest.approx(0.1, abs=0.04)
+    assert out.max().item() == pytest.approx(10)
+    assert torch.equal(drop.eval()(out), out)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (dict(arch="16M"), "arch must be one of"),
+        (dict(arch=dict(embed_dims=[8, 8, 8], num_heads=1)), "arch must be one of"),
+        (dict(arch=dict(embed_dims=[7, 8, 8, 8], num_heads=1)), "even first width"),
+        (dict(arch=dict(embed_dims=[8, 8, 9, 8], num_heads=4)), "do not divide among"),
+        (dict(time_steps=0), "time_steps must be at least 1"),
+        (dict(decode="max"), "decode must be None or 'mean'"),
+        (dict(out_indices=(1, 5)), "out_indices must be"),
+        (dict(frozen_stages=5), "frozen_stages must be"),
+        (dict(drop_path_rate=1.0), "drop_path_rate must be"),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build(**kwargs)
+
+
+def test_norms_without_running_statistics_are_refused():
+    with pytest.raises(TypeError, match="running statistics"):
+        build(norm_cfg=dict(type="GN", num_groups=4))
+
+
+def test_an_image_without_batch_is_refused():
+    with pytest.raises(ValueError, match=r"takes \[B, C, H, W\]"):
+        build()(torch.rand(3, 32, 32))

@@ -1,0 +1,42 @@
+"""What the tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests/data/metaspikeformer_v2_tiny.npz"
+
+
+def pytest_collection_modifyitems(items):
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Parameters, inputs and outputs of the published implementation; see tests/data/README.md."""
+    with np.load(GOLDEN) as file:
+        return {key: file[key] for key in file.files}
+
+
+@pytest.fixture(scope="session")
+def shapes_root(tmp_path_factory):
+    """A shapes data set of 8 images."""
+    from mmspike.datasets.shapes import ShapesSettings, write_shapes
+
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    write_shapes(root, ShapesSettings(num_train=8, num_val=4, seed=7))
+    return root

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmspike.layers.attention import SpikeDrivenSelfAttention, linear_attention
+
+
+def test_equals_the_quadratic_order_exactly():
+    q, k, v = (torch.rand(3, 2, 2, 4, 5, 30) > 0.7).float()  # [T, B, heads, D, N]
+    scores = q.transpose(-2, -1) @ k  # [.., N, N]
+    expected = (scores @ v.transpose(-2, -1)).transpose(-2, -1) * 0.125
+    assert torch.equal(linear_attention(q, k, v, 0.125), expected)
+    assert expected.max() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_counts_beyond_half_precision_survive_autocast(dtype):
+    ones = torch.ones(1, 1, 4, 3001, dtype=dtype)  # k v^T is 3001, which neither type can hold
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = linear_attention(ones, ones, ones, 1 / 4)
+    assert torch.equal(out, torch.full_like(out, 3001))
+
+
+def test_heads_split_neighbouring_channels():
+    attention = SpikeDrivenSelfAttention(6, 2, dict(type="BN"), None, {})
+    x = torch.arange(6.0).view(1, 1, 6, 1, 1)
+    assert attention.split_heads(x).flatten(2).tolist() == [[[0, 1, 2, 3, 4, 5]]]
+    assert attention.split_heads(x).shape == (1, 1, 2, 3, 1)
+
+
+def test_neuron_behind_the_attention_has_its_own_threshold():
+    attention = SpikeDrivenSelfAttention(4, 2, dict(type="BN"), None, dict(v_threshold=0.5))
+    assert attention.attn_neuron.v_threshold == 0.5
+    assert attention.q_neuron.v_threshold == 1.0

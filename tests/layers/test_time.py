@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import torch
+
+from mmspike.layers.time import (
+    channels_to_time,
+    mean_over_time,
+    per_step,
+    repeat_over_time,
+    swap_time_and_batch,
+    time_to_channels,
+)
+
+
+def test_per_step_applies_to_each_step_alone():
+    x = torch.arange(24.0).view(2, 3, 4)
+    out = per_step(lambda y: y.flip(1)[:, :2], x)
+    assert torch.equal(out, torch.stack([s.flip(1)[:, :2] for s in x]))
+
+
+def test_repeat_and_mean_undo_one_another_without_a_copy():
+    x = torch.rand(2, 3)
+    repeated = repeat_over_time(x, 4)
+    assert repeated.shape == (4, 2, 3)
+    assert repeated.data_ptr() == x.data_ptr()
+    torch.testing.assert_close(mean_over_time(repeated), x)
+    assert mean_over_time(x[None]).data_ptr() == x.data_ptr()
+
+
+def test_steps_travel_as_channels_and_come_back():
+    x = torch.rand(2, 3, 4, 5, 6)  # [B, T, C, H, W]
+    folded = time_to_channels(x)
+    assert folded.shape == (2, 12, 5, 6)
+    assert torch.equal(folded[:, 4:8], x[:, 1])
+    assert torch.equal(channels_to_time(folded, 3), x)
+    assert torch.equal(swap_time_and_batch(x)[1], x[:, 1])

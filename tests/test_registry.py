@@ -1,0 +1,84 @@
+"""Names resolve from any scope, and rooms load only when they are asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS as ROOT_MODELS
+
+from tests.conftest import ROOT
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_backbone_and_neck_work_without_hosts_compiled_ops_and_gpu_packages():
+    run_python(
+        """
+        import sys
+
+        class Absent:
+            def find_spec(self, name, path=None, target=None):
+                absent = ("mmdet", "mmseg", "triton", "cupy")
+                if name.split(".")[0] in absent or name == "mmcv._ext":
+                    raise ImportError(f"{name} is made absent")
+
+        sys.meta_path.insert(0, Absent())
+        import mmspike
+        assert not any(m.split(".")[0] in ("torch", "mmengine") for m in sys.modules), "heavy"
+        import torch
+        from mmengine.registry import MODELS
+
+        arch = dict(embed_dims=[8, 8, 8, 8], num_heads=2)
+        backbone = MODELS.build(dict(type="mmspike.MetaSpikeFormer", arch=arch))
+        neck = MODELS.build(
+            dict(type="mmspike.SpikeFPN", in_channels=[8] * 4, out_channels=8, num_outs=5)
+        )
+        assert len(neck(backbone(torch.rand(2, 3, 32, 32)))) == 5
+        assert not any(m.split(".")[0] in ("mmdet", "mmseg") for m in sys.modules)
+        """
+    )
+
+
+@pytest.mark.parametrize("scope", ["mmengine", "mmdet", "mmseg"])
+def test_names_resolve_from_any_scope_without_custom_imports(scope):
+    run_python(
+        f"""
+        from importlib import import_module
+        from mmengine.registry import init_default_scope
+
+        init_default_scope("{scope}")
+        models = import_module("{scope}.registry").MODELS
+        neuron = models.build(dict(type="mmspike.LIF"))
+        assert models.get("mmspike.MetaSpikeFormer").__name__ == "MetaSpikeFormer"
+        import sys
+        assert "mmspike.det" not in sys.modules
+        assert models.get("mmspike.det.SpikeRPNHead").__name__ == "SpikeRPNHead"
+        assert "mmspike.det" in sys.modules
+        """
+    )
+
+
+def test_unknown_names_are_an_error():
+    import mmspike.registry  # noqa: F401
+
+    with pytest.raises(KeyError, match=r"mmspike\.det\.SpikeNothing"):
+        ROOT_MODELS.build(dict(type="mmspike.det.SpikeNothing"))
+
+
+def test_configs_elsewhere_can_build_on_ours(tmp_path):
+    import mmspike.registry  # noqa: F401
+
+    config = tmp_path / "mine.py"
+    for base in ("_base_/models/mask_rcnn_metaspike.py", "_base_/../mask_rcnn_metaspike_coco.py"):
+        config.write_text(f'_base_ = "mmspike::{base}"\n')
+        assert Config.fromfile(config).model.neck.type == "mmspike.SpikeFPN"
