@@ -35,7 +35,7 @@ setup(
     name="mmspike",
     version=version,
     description="Dense prediction with spiking neural networks: an OpenMMLab plugin",
-    long_description=(ROOT / "README.md").read_text(),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mmspike", "mmspike.*"]),

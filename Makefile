@@ -1,0 +1,41 @@
+# Everything on a fresh machine with Python 3.11 and gcc:
+#   make demo   install if needed, generate data, train, evaluate, draw pictures
+#   make test   install if needed, lint, run the tests
+# TORCH names what pip installs first; give your CUDA build there (see README.md).
+PYTHON ?= python3.11
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := work_dirs/demo
+
+.PHONY: install demo test lint clean
+install: $(STAMP)
+	@$(BIN)/python tools/check_install.py
+
+# mmcv is compiled against the installed torch (12 minutes on two cores; pip keeps the wheel).
+# spikingjelly asks for torchvision and torchaudio, which only its data sets import.
+$(STAMP): Makefile setup.py requirements/stack.txt requirements/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -c requirements/constraints.txt $(TORCH) setuptools wheel ninja packaging
+	MMCV_WITH_OPS=1 $(BIN)/pip install -c requirements/constraints.txt --no-build-isolation onedl-mmcv
+	$(BIN)/pip install -c requirements/constraints.txt --no-deps spikingjelly
+	$(BIN)/pip install -c requirements/constraints.txt -r requirements/stack.txt
+	$(BIN)/pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: install
+	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes
+	$(BIN)/python tools/train.py configs/mask_rcnn_metaspike_shapes.py --work-dir $(DEMO)
+	$(BIN)/python tools/analysis_tools/report_run.py configs/mask_rcnn_metaspike_shapes.py \
+	    $$(cat $(DEMO)/last_checkpoint) $(DEMO)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) build *.egg-info mmspike/.mim
