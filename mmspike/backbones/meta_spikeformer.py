@@ -46,7 +46,7 @@ class SepConv(nn.Sequential):
         depthwise = nn.Conv2d(wide, wide, 7, padding=3, groups=wide, bias=False)
         pointwise = nn.Conv2d(wide, channels, 1, bias=False)
         super().__init__(
-            spike_conv(channels, wide, 1, norm_cfg=norm_cfg, neuron_cfg=neuron_cfg),
+            spike_conv(channels, wide, 1, norm_cfg=norm_cfg, neuron_cfg=neuron_cfg, lively=True),
             SpikeLayer(
                 nn.Sequential(depthwise, pointwise), build_norm(norm_cfg, channels), neuron_cfg
             ),
@@ -72,7 +72,7 @@ class ChannelMLP(nn.Sequential):
     ) -> None:
         common = {"bias": kernel_size == 1, "norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
         super().__init__(
-            spike_conv(channels, 4 * channels, kernel_size, **common),
+            spike_conv(channels, 4 * channels, kernel_size, lively=True, **common),
             spike_conv(4 * channels, channels, kernel_size, **common),
         )
 
@@ -284,7 +284,9 @@ def _build_stages(
                 in_channels, width, 7, stride=stride, bias=True, norm_cfg=norm_cfg, neuron_cfg=False
             )
         else:
-            down = spike_conv(widths[i - 1], width, 3, stride=stride, bias=True, **common)
+            down = spike_conv(
+                widths[i - 1], width, 3, stride=stride, bias=True, lively=True, **common
+            )
         stages.append(Stage(down, [block(i, index + j) for j in range(depth)]))
         index += depth
     return stages

@@ -19,7 +19,7 @@ from pycocotools import mask as mask_utils
 
 CLASSES = ("circle", "square", "triangle")
 _OVERSAMPLE = 4  # shapes are drawn this much larger and averaged, for smooth edges
-_MIN_VISIBLE = 0.4  # share of every shape that stays visible
+_MIN_VISIBLE = 0.5  # share of every shape that stays visible
 _MIN_AREA = 24  # pixels of the smallest visible part
 
 
@@ -41,9 +41,9 @@ class ShapesSettings:
     num_val: int = 200
     size: int = 128
     seed: int = 0
-    max_shapes: int = 6
+    max_shapes: int = 4
     noise: float = 10.0
-    max_tilt: float = 15.0
+    max_tilt: float = 10.0
 
     def __post_init__(self) -> None:
         for name, least in {"num_train": 1, "num_val": 1, "size": 32, "max_shapes": 1}.items():
@@ -185,7 +185,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     """A smooth patchwork of colours with thin lines and arcs drawn over it, ``[H, W, 3]`` float."""
     coarse = rng.uniform(40, 215, 3) + rng.normal(0, 25, (4, 4, 3))
     image = cv2.resize(coarse.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
-    for _ in range(int(rng.integers(2, 9))):
+    for _ in range(int(rng.integers(2, 7))):
         colour = rng.uniform(0, 255, 3).tolist()
         start, end = rng.integers(0, size, (2, 2)).tolist()
         if rng.random() < 0.5:
@@ -199,7 +199,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _shape_alpha(rng: np.random.Generator, label: int, size: int, max_tilt: float) -> np.ndarray:
     """Coverage of each pixel by one random shape, ``[H, W]`` float from 0 to 1."""
-    radius = rng.uniform(0.06, 0.24) * size
+    radius = rng.uniform(0.12, 0.28) * size
     centre = rng.uniform(0.5 * radius, size - 0.5 * radius, 2)
     tilt = np.radians(rng.uniform(-max_tilt, max_tilt))
     corners = {"circle": 64, "square": 4, "triangle": 3}[CLASSES[label]]
@@ -214,10 +214,10 @@ def _shape_alpha(rng: np.random.Generator, label: int, size: int, max_tilt: floa
 
 
 def _contrasting_colour(rng: np.random.Generator, behind: np.ndarray) -> np.ndarray:
-    """A colour that differs from what is behind it by at least 60 grey levels in one channel."""
+    """A colour that differs from what is behind it by at least 90 grey levels in one channel."""
     while True:
         colour = rng.uniform(0, 255, 3)
-        if np.abs(colour - behind).max() >= 60:
+        if np.abs(colour - behind).max() >= 90:
             return colour
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmspike.layers.conv import RepConv, build_norm
+from mmspike.layers.conv import RepConv, build_norm, make_lively
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
 
@@ -74,6 +74,8 @@ class SpikeDrivenSelfAttention(nn.Module):
         self.k_neuron = build_neuron(neuron_cfg)
         self.v_neuron = build_neuron(neuron_cfg)
         self.attn_neuron = build_neuron(neuron_cfg, **attn_neuron_cfg)
+        for name in ("q", "k", "v"):
+            make_lively(getattr(self, f"{name}_norm"), self.neuron)
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""

@@ -24,6 +24,20 @@ def build_norm(norm_cfg: dict[str, Any], num_features: int) -> nn.Module:
     return build_norm_layer(dict(norm_cfg), num_features)[1]
 
 
+def make_lively(norm: nn.Module, neuron: nn.Module) -> None:
+    """Start a norm at the scale at which a neuron behind it fires often enough to learn.
+
+    The neuron then fires, at rest, where the norm's output is one standard deviation above its
+    mean: 16 % of a normal distribution. At unit scale, a LIF with tau 2 starts at 2.3 %.
+
+    Args:
+        norm: Norm with a weight.
+        neuron: Neuron of the kind that reads its output; one that does not tell its
+            ``firing_input`` leaves the norm at unit scale.
+    """
+    nn.init.constant_(norm.weight, getattr(neuron, "firing_input", 1.0))
+
+
 class SpikeLayer(nn.Module):
     """Neuron, weights, normalisation: ``norm(layer(neuron(x)))``.
 
@@ -34,9 +48,7 @@ class SpikeLayer(nn.Module):
         norm: Normalisation behind them.
         neuron_cfg: Config of the neuron, see :func:`mmspike.neurons.build_neuron`; ``False`` for
             none, where the layer reads the image.
-        lively: Whether the norm starts at the scale at which a neuron of the same kind, reading
-            the output, fires at rest wherever the output is one standard deviation above its mean
-            (16 % of a normal distribution). At unit scale a LIF with tau 2 starts at 2.3 %.
+        lively: Whether the norm starts at the scale of :func:`make_lively`.
     """
 
     def __init__(
@@ -51,7 +63,7 @@ class SpikeLayer(nn.Module):
         self.layer = layer
         self.norm = norm
         if lively:
-            nn.init.constant_(norm.weight, getattr(self.neuron, "firing_input", 1.0))
+            make_lively(norm, self.neuron)
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""

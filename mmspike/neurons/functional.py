@@ -14,7 +14,7 @@ Surrogate = Callable[[Tensor], Tensor]
 
 
 def lif_charge(
-    x: Tensor, v: Tensor | float, tau: float, v_reset: float | None, decay_input: bool
+    x: Tensor, v: Tensor | None, tau: float, v_reset: float | None, decay_input: bool
 ) -> Tensor:
     r"""Charge a leaky integrate-and-fire neuron by one step of input.
 
@@ -27,7 +27,7 @@ def lif_charge(
 
     Args:
         x: Input of this step, any shape.
-        v: Membrane potential before the step, shaped like ``x``, or one value for all.
+        v: Membrane potential before the step, shaped like ``x``; ``None`` means at rest.
         tau: Time constant in time steps.
         v_reset: Resting potential; ``None`` (a soft reset) rests at 0.
         decay_input: Whether the input is divided by ``tau`` too.
@@ -35,7 +35,10 @@ def lif_charge(
     Returns:
         The charged potential, shaped like ``x``.
     """
-    rest = 0.0 if v_reset is None else v_reset
+    rest = v_reset or 0.0
+    if v is None:
+        charge = x / tau if decay_input else x
+        return charge + rest if rest else charge
     if decay_input:
         return v + (x - (v - rest)) / tau
     return v - (v - rest) / tau + x
@@ -91,11 +94,12 @@ def lif_multi_step(
         Spikes of 0 and 1, shaped and typed like ``x_seq``.
     """
     half = x_seq.dtype in (torch.float16, torch.bfloat16)
-    v: Tensor | float = 0.0 if v_reset is None else v_reset
+    h = v = None
     spikes: list[Tensor] = []
     for x in x_seq.float() if half else x_seq:
-        if spikes:
-            v = lif_reset(h, spikes[-1], v_threshold, v_reset, detach_reset)  # noqa: F821
+        if h is not None:
+            v = lif_reset(h, spikes[-1], v_threshold, v_reset, detach_reset)
         h = lif_charge(x, v, tau, v_reset, decay_input)
         spikes.append(surrogate(h - v_threshold))
-    return torch.stack(spikes).to(x_seq.dtype)
+    s_seq = torch.stack(spikes) if len(spikes) > 1 else spikes[0].unsqueeze(0)
+    return s_seq.to(x_seq.dtype)

@@ -23,6 +23,14 @@ def test_charge(decay_input, v_reset, expected):
     assert h.item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("decay_input", [True, False])
+@pytest.mark.parametrize("v_reset", [0.0, 0.2, None])
+def test_charge_at_rest_is_a_charge_from_the_resting_potential(decay_input, v_reset):
+    rest = tensor(v_reset or 0.0)
+    expected = lif_charge(tensor(1.5), rest, 2.0, v_reset, decay_input)
+    assert torch.allclose(lif_charge(tensor(1.5), None, 2.0, v_reset, decay_input), expected)
+
+
 def test_reset_to_a_value_or_by_subtraction():
     h, s = tensor(0.4, 1.5), tensor(0, 1)
     assert lif_reset(h, s, 1.0, 0.0, True).tolist() == [0.4, 0.0]
