@@ -25,7 +25,7 @@ $(STAMP): Makefile setup.py requirements/stack.txt requirements/constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes
+	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes --overwrite
 	$(BIN)/python tools/train.py configs/mask_rcnn_metaspike_shapes.py --work-dir $(DEMO)
 	$(BIN)/python tools/analysis_tools/report_run.py configs/mask_rcnn_metaspike_shapes.py \
 	    $$(cat $(DEMO)/last_checkpoint) $(DEMO)

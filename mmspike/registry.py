@@ -7,9 +7,11 @@ such a name is looked up.
 
 from mmengine.config import utils as _config_utils
 from mmengine.registry import MODELS as _MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as _MMENGINE_CONSTRUCTORS
 from mmengine.registry import Registry
 
-# Lets configs elsewhere write ``_base_ = "mmspike::mask_rcnn_metaspike_coco.py"``.
+# Lets configs elsewhere write ``_base_ = "mmspike::_base_/models/mask_rcnn_metaspike.py"``, once
+# this module is imported. mmengine wants a slash in the name.
 _config_utils.MODULE2PACKAGE.setdefault("mmspike", "mmspike")
 
 MODELS = Registry(
@@ -19,3 +21,9 @@ MODELS = Registry(
     locations=["mmspike.neurons", "mmspike.backbones", "mmspike.necks"],
 )
 DET_MODELS = Registry("det model", parent=MODELS, scope="det", locations=["mmspike.det"])
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optimizer wrapper constructor",
+    parent=_MMENGINE_CONSTRUCTORS,
+    scope="mmspike",
+    locations=["mmspike.engine.optim"],
+)

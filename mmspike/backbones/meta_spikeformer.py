@@ -135,6 +135,9 @@ class MetaSpikeFormer(BaseModule):
         neuron_cfg: Config of the neurons; ``None`` means ``dict(type="mmspike.LIF")``.
         attn_neuron_cfg: What the neuron behind the attention has different; ``None`` means
             ``dict(v_threshold=0.5)``.
+        lively_attention: Whether q, k and v start at the firing rate of the other layers, for
+            training from scratch on images of up to some 160 x 160 pixels. On larger ones the
+            attention, which sums over the image, would start saturated.
         norm_cfg: Config of the norms; batch norms only. ``None`` means ``dict(type="BN")``.
         drop_path_rate: Stochastic depth, rising linearly from 0 to this chance at the last block.
         frozen_stages: Stages up to this index take no gradient and no statistics; -1 freezes none,
@@ -164,6 +167,7 @@ class MetaSpikeFormer(BaseModule):
         decode: str | None = None,
         neuron_cfg: dict[str, Any] | None = None,
         attn_neuron_cfg: dict[str, Any] | None = None,
+        lively_attention: bool = False,
         norm_cfg: dict[str, Any] | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
@@ -173,7 +177,8 @@ class MetaSpikeFormer(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         widths, num_heads = _read_arch(arch)
-        self.time_steps = _check("time_steps", time_steps, time_steps >= 1, "at least 1")
+        ok = type(time_steps) is int and time_steps >= 1
+        self.time_steps = _check("time_steps", time_steps, ok, "a whole number of at least 1")
         self.decode = _check("decode", decode, decode in (None, "mean"), "None or 'mean'")
         self.out_indices = tuple(out_indices)
         ok = self.out_indices and set(self.out_indices) <= set(range(5))
@@ -190,7 +195,12 @@ class MetaSpikeFormer(BaseModule):
             in_channels,
             drop_path_rate,
             neuron_cfg,
-            {"v_threshold": 0.5} if attn_neuron_cfg is None else attn_neuron_cfg,
+            {
+                "attn_neuron_cfg": {"v_threshold": 0.5}
+                if attn_neuron_cfg is None
+                else attn_neuron_cfg,
+                "lively": lively_attention,
+            },
             norm_cfg or {"type": "BN"},
         )
         self.out_channels = [widths[i] for i in self.out_indices]
@@ -231,6 +241,22 @@ class MetaSpikeFormer(BaseModule):
                     m.eval()
         return self
 
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says.
+
+        Raises:
+            NotImplementedError: For ``type="Pretrained"``: mmengine would load what happens to fit
+                and go on, which for a published checkpoint is nothing.
+        """
+        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg or {}]
+        if any(cfg.get("type") == "Pretrained" for cfg in cfgs):
+            raise NotImplementedError(
+                "MetaSpikeFormer cannot load pretrained weights through init_cfg yet. Translate a "
+                "published checkpoint's 'model' with "
+                "mmspike.checkpoints.upstream.translate_state_dict, and load_state_dict it."
+            )
+        super().init_weights()
+
     def _freeze(self) -> None:
         for stage in self.stages[: self.frozen_stages + 1]:
             stage.eval().requires_grad_(False)
@@ -259,7 +285,7 @@ def _build_stages(
     in_channels: int,
     drop_path_rate: float,
     neuron_cfg: dict[str, Any] | None,
-    attn_neuron_cfg: dict[str, Any],
+    attention: dict[str, Any],
     norm_cfg: dict[str, Any],
 ) -> nn.ModuleList:
     """Build the stem and the four stages."""
@@ -270,9 +296,7 @@ def _build_stages(
         if conv:
             mixer: nn.Module = SepConv(width, **common)
         else:
-            mixer = SpikeDrivenSelfAttention(
-                width, num_heads, attn_neuron_cfg=attn_neuron_cfg, **common
-            )
+            mixer = SpikeDrivenSelfAttention(width, num_heads, **attention, **common)
         drop = drop_path_rate * index / (sum(DEPTHS) - 1)
         return Block(mixer, ChannelMLP(width, 3 if conv else 1, **common), drop)
 

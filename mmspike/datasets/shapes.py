@@ -18,6 +18,7 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 CLASSES = ("circle", "square", "triangle")
+VERSION = 1  # of the drawing: another one makes other images from the same settings
 _OVERSAMPLE = 4  # shapes are drawn this much larger and averaged, for smooth edges
 _MIN_VISIBLE = 0.5  # share of every shape that stays visible
 _MIN_AREA = 24  # pixels of the smallest visible part
@@ -41,9 +42,9 @@ class ShapesSettings:
     num_val: int = 200
     size: int = 128
     seed: int = 0
-    max_shapes: int = 4
+    max_shapes: int = 3
     noise: float = 10.0
-    max_tilt: float = 10.0
+    max_tilt: float = 5.0
 
     def __post_init__(self) -> None:
         for name, least in {"num_train": 1, "num_val": 1, "size": 32, "max_shapes": 1}.items():
@@ -101,23 +102,29 @@ def write_shapes(
     Args:
         root: Folder to write.
         settings: What to draw.
-        overwrite: Whether to replace a folder that holds something else.
+        overwrite: Whether to replace a shapes data set with other settings.
         progress: Called with a line now and then.
 
     Returns:
         Whether anything was written.
 
     Raises:
-        FileExistsError: If ``root`` holds something else and ``overwrite`` is not set.
+        FileExistsError: If ``root`` holds something else, or shapes with other settings and
+            ``overwrite`` is not set.
     """
     root = Path(root)
     if root.exists():
-        if _settings_of(root) == asdict(settings):
+        found = _settings_of(root)
+        if found == _identity(settings):
             return False
+        if found is None:
+            raise FileExistsError(
+                f"{root} exists and is not a shapes data set; choose another folder"
+            )
         if not overwrite:
             raise FileExistsError(
-                f"{root} exists and is not the shapes data set with these settings; "
-                "choose another folder or ask to overwrite it"
+                f"{root} is a shapes data set with other settings; choose another folder, or "
+                "overwrite it"
             )
     partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
     try:
@@ -167,7 +174,7 @@ def _write_split(
         if (i + 1) % 500 == 0 or i + 1 == count:
             progress(f"{folder.name}: {i + 1} of {count} images")
     return {
-        "info": {"description": "generated shapes", "settings": asdict(settings)},
+        "info": {"description": "generated shapes", "settings": _identity(settings)},
         "images": images,
         "annotations": annotations,
         "categories": [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)],
@@ -177,15 +184,19 @@ def _write_split(
 def _settings_of(root: Path) -> dict[str, Any] | None:
     try:
         return json.loads((root / "annotations" / "val.json").read_text())["info"]["settings"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _identity(settings: ShapesSettings) -> dict[str, Any]:
+    return {**asdict(settings), "version": VERSION}
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     """A smooth patchwork of colours with thin lines and arcs drawn over it, ``[H, W, 3]`` float."""
-    coarse = rng.uniform(40, 215, 3) + rng.normal(0, 25, (4, 4, 3))
+    coarse = rng.uniform(40, 215, 3) + rng.normal(0, 20, (4, 4, 3))
     image = cv2.resize(coarse.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
-    for _ in range(int(rng.integers(2, 7))):
+    for _ in range(int(rng.integers(2, 6))):
         colour = rng.uniform(0, 255, 3).tolist()
         start, end = rng.integers(0, size, (2, 2)).tolist()
         if rng.random() < 0.5:
@@ -199,7 +210,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _shape_alpha(rng: np.random.Generator, label: int, size: int, max_tilt: float) -> np.ndarray:
     """Coverage of each pixel by one random shape, ``[H, W]`` float from 0 to 1."""
-    radius = rng.uniform(0.12, 0.28) * size
+    radius = rng.uniform(0.13, 0.28) * size
     centre = rng.uniform(0.5 * radius, size - 0.5 * radius, 2)
     tilt = np.radians(rng.uniform(-max_tilt, max_tilt))
     corners = {"circle": 64, "square": 4, "triangle": 3}[CLASSES[label]]
@@ -214,10 +225,10 @@ def _shape_alpha(rng: np.random.Generator, label: int, size: int, max_tilt: floa
 
 
 def _contrasting_colour(rng: np.random.Generator, behind: np.ndarray) -> np.ndarray:
-    """A colour that differs from what is behind it by at least 90 grey levels in one channel."""
+    """A colour that differs from what is behind it by at least 100 grey levels in one channel."""
     while True:
         colour = rng.uniform(0, 255, 3)
-        if np.abs(colour - behind).max() >= 90:
+        if np.abs(colour - behind).max() >= 100:
             return colour
 
 

@@ -35,12 +35,10 @@ class SpikeConvFCBBoxHead(ConvFCBBoxHead):
         **kwargs: Any,
     ) -> None:
         self.neuron_cfg = neuron_cfg
-        init_cfg = init_cfg or [
-            {"type": "Normal", "std": 0.01, "override": {"name": "fc_cls"}},
-            {"type": "Normal", "std": 0.001, "override": {"name": "fc_reg"}},
-        ]
         super().__init__(norm_cfg=norm_cfg or {"type": "BN"}, init_cfg=init_cfg, **kwargs)
         del self.relu
+        if init_cfg is None:  # mmdet's, less its Xavier for layers that have no norm
+            self.init_cfg = [c for c in self.init_cfg if c["type"] != "Xavier"]
         self.cls_neuron = build_neuron(neuron_cfg)
         self.reg_neuron = build_neuron(neuron_cfg)
 
@@ -49,7 +47,8 @@ class SpikeConvFCBBoxHead(ConvFCBBoxHead):
     ) -> tuple[nn.ModuleList, nn.ModuleList, int]:
         convs, fcs, dim = super()._add_conv_fc_branch(*args, **kwargs)
         norm_cfg = self.norm_cfg
-        flat_norm_cfg = {**norm_cfg, "type": "BN1d"} if norm_cfg["type"] == "BN" else norm_cfg
+        flat = {"BN": "BN1d", "BN2d": "BN1d"}
+        flat_norm_cfg = {**norm_cfg, "type": flat.get(norm_cfg["type"], norm_cfg["type"])}
         convs = [SpikeLayer(m.conv, m.norm, self.neuron_cfg, lively=True) for m in convs]
         fcs = [
             SpikeLayer(m, build_norm(flat_norm_cfg, m.out_features), self.neuron_cfg, lively=True)

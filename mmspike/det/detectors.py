@@ -30,6 +30,12 @@ def check_parts(detector: nn.Module) -> None:
         )
     strides = getattr(neck, "out_strides", None)
     if strides is None:
+        given = getattr(backbone, "out_strides", [])
+        if len(set(given)) < len(given):
+            raise ValueError(
+                f"the backbone's maps lie at strides {given}, but the neck expects each at twice "
+                "the one before; choose backbone.out_indices with one map per stride, or SpikeFPN"
+            )
         return
     for name in ("rpn_head", "bbox_head"):
         head = getattr(detector, name, None)
@@ -38,6 +44,16 @@ def check_parts(detector: nn.Module) -> None:
             _expect(f"{name}.anchor_generator.strides", given, "the neck's strides", strides)
             _expect(f"{name}.in_channels", head.in_channels, "out_channels", neck.out_channels)
     roi_head = getattr(detector, "roi_head", None)
+    for name in ("bbox_head", "mask_head"):
+        heads = getattr(roi_head, name, None)
+        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+            if head is not None:
+                _expect(
+                    f"roi_head.{name}.in_channels",
+                    head.in_channels,
+                    "the neck's out_channels",
+                    neck.out_channels,
+                )
     for name in ("bbox_roi_extractor", "mask_roi_extractor"):
         extractors = getattr(roi_head, name, [])
         for extractor in extractors if isinstance(extractors, nn.ModuleList) else [extractors]:

@@ -30,7 +30,8 @@ class SpikeSingleRoIExtractor(SingleRoIExtractor):
             roi_scale_factor: Factor by which the RoIs grow about their centres.
 
         Returns:
-            ``[N, T, C, h, w]``.
+            ``[N, T, C, h, w]``, typed like the maps; computed in float32, in which coordinates of
+            large images are exact and which mmcv implements everywhere.
 
         Raises:
             ValueError: If a map has not ``out_channels`` channels.
@@ -43,7 +44,8 @@ class SpikeSingleRoIExtractor(SingleRoIExtractor):
             )
         self.out_channels = time_steps * channels  # the host sizes its result by it
         try:
-            x = super().forward([time_to_channels(f) for f in feats], rois, roi_scale_factor)
+            maps = [time_to_channels(f).float() for f in feats]
+            x = super().forward(maps, rois, roi_scale_factor)
         finally:
             self.out_channels = channels
-        return channels_to_time(x, time_steps)
+        return channels_to_time(x, time_steps).to(feats[0].dtype)

@@ -1,1 +1,1 @@
-"""What mmengine's Runner needs of this project: command lines and, later, hooks."""
+"""What mmengine's Runner needs of this project: command lines and optimizer constructors."""

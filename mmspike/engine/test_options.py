@@ -59,13 +59,14 @@ def dump_predictions(cfg: Config, out: str) -> None:
     Raises:
         ValueError: If a detector's path does not end in ``.pkl`` or ``.pickle``.
     """
+    metrics = cfg.test_evaluator
+    metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
     if cfg.default_scope != "mmdet":
-        cfg.test_evaluator.update(output_dir=out, keep_results=True)
+        for metric in metrics:
+            metric.update(output_dir=out, keep_results=True)
         return
     if not out.endswith((".pkl", ".pickle")):
         raise ValueError(f"--out: a detector's predictions go to a .pkl file, got {out}")
-    metrics = cfg.test_evaluator
-    metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
     cfg.test_evaluator = [*metrics, {"type": "DumpDetResults", "out_file_path": out}]
 
 
@@ -102,9 +103,7 @@ def _leave_masks_out(cfg: Config) -> None:
     roi_head = cfg.model.get("roi_head", {})
     if roi_head.get("mask_head") is None:
         return
-    print_log(
-        "--tta: mmdet merges boxes only; masks are neither predicted nor evaluated", "current"
-    )
+    print_log("--tta: mmdet merges boxes only; masks are not predicted or evaluated", "current")
     roi_head.update(mask_head=None, mask_roi_extractor=None)
     metrics = cfg.test_evaluator
     for metric in metrics if isinstance(metrics, list | tuple) else [metrics]:

@@ -29,7 +29,8 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """
     with torch.autocast(q.device.type, enabled=False):
         kv = k.float() @ v.float().transpose(-2, -1)  # [..., D of k, D of v]
-        return (kv.transpose(-2, -1) @ q.float() * scale).to(q.dtype)
+        out = kv.transpose(-2, -1) @ q.float() * scale
+        return out.clamp(max=torch.finfo(q.dtype).max).to(q.dtype)
 
 
 class SpikeDrivenSelfAttention(nn.Module):
@@ -47,6 +48,9 @@ class SpikeDrivenSelfAttention(nn.Module):
         neuron_cfg: Config of the neurons.
         attn_neuron_cfg: What the neuron behind the attention has different from ``neuron_cfg``.
         scale: Factor of the attention; 0.125 in the published models, whatever the head's width.
+        lively: Whether q, k and v start at the scale of
+            :func:`~mmspike.layers.conv.make_lively`. The attention sums over the image: on maps of
+            more than some 10x10 pixels, it then starts saturated and does not learn.
 
     Raises:
         ValueError: If the channels do not divide among the heads.
@@ -60,6 +64,7 @@ class SpikeDrivenSelfAttention(nn.Module):
         neuron_cfg: dict[str, Any] | None,
         attn_neuron_cfg: dict[str, Any],
         scale: float = 0.125,
+        lively: bool = False,
     ) -> None:
         super().__init__()
         if embed_dims % num_heads:
@@ -74,8 +79,9 @@ class SpikeDrivenSelfAttention(nn.Module):
         self.k_neuron = build_neuron(neuron_cfg)
         self.v_neuron = build_neuron(neuron_cfg)
         self.attn_neuron = build_neuron(neuron_cfg, **attn_neuron_cfg)
-        for name in ("q", "k", "v"):
-            make_lively(getattr(self, f"{name}_norm"), self.neuron)
+        if lively:
+            for norm in (self.q_norm, self.k_norm, self.v_norm):
+                make_lively(norm, self.neuron)
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""

@@ -28,8 +28,9 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 def checkpointed(module: nn.Module, x: Tensor) -> Tensor:
     """Call ``module(x)``, keep no activations, and compute them again in the backward pass.
 
-    Statistics of batch norms are updated once, in the first pass: results and state are the same as
-    without checkpointing.
+    Statistics of batch norms are updated once, in the first pass. Results and state are the same as
+    without checkpointing as long as each forward pass is followed by its backward pass: RepConv's
+    border is read from the running statistics, which a second forward pass would move.
     """
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:

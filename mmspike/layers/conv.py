@@ -35,7 +35,8 @@ def make_lively(norm: nn.Module, neuron: nn.Module) -> None:
         neuron: Neuron of the kind that reads its output; one that does not tell its
             ``firing_input`` leaves the norm at unit scale.
     """
-    nn.init.constant_(norm.weight, getattr(neuron, "firing_input", 1.0))
+    if norm.weight is not None:
+        nn.init.constant_(norm.weight, getattr(neuron, "firing_input", 1.0))
 
 
 class SpikeLayer(nn.Module):
@@ -72,8 +73,8 @@ class SpikeLayer(nn.Module):
     def forward_levels(self, x_seqs: Sequence[Tensor]) -> list[Tensor]:
         """Map the levels of a pyramid with shared weights and shared normalisation.
 
-        In training the levels are normalised together, by the statistics that evaluation will use.
-        Normalised one by one, each would be trained on its own statistics and tested on a mixture.
+        In training, a batch norm takes its statistics over all levels, which evaluation will use.
+        Level by level, each would be trained on its own statistics and tested on a mixture.
 
         Args:
             x_seqs: One ``[T, B, C, H, W]`` per level.
@@ -81,7 +82,7 @@ class SpikeLayer(nn.Module):
         Returns:
             One ``[T, B, C', H', W']`` per level.
         """
-        if not self.norm.training:
+        if not (self.norm.training and isinstance(self.norm, _BatchNorm)):
             return [self(x) for x in x_seqs]
         ys = [per_step(self.layer, self.neuron(x)) for x in x_seqs]
         flat = torch.cat([y.flatten(3) for y in ys], dim=-1)  # [T, B, C', pixels of all levels]

@@ -7,6 +7,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.backbones import MetaSpikeFormer
+from mmspike.energy import measure_firing_rates
 
 ARCH = dict(embed_dims=[16, 16, 24, 32], num_heads=4)
 
@@ -82,7 +83,7 @@ def test_every_parameter_gets_a_gradient():
         if hasattr(m, "v_threshold"):
             m.v_threshold = 0.1
     sum(y.pow(2).sum() for y in model(torch.rand(2, 3, 64, 64))).backward()
-    silent = [n for n, p in model.named_parameters() if p.grad is None]
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
 
 
@@ -108,17 +109,21 @@ def test_norm_eval_keeps_statistics_but_trains_weights():
 
 @pytest.mark.parametrize("drop_path_rate", [0.0, 0.5])
 def test_checkpointing_changes_nothing(drop_path_rate):
-    x = torch.rand(2, 3, 32, 32)
+    x = torch.rand(2, 3, 64, 64)
     results = []
     for with_cp in (False, True):
         torch.manual_seed(1)
-        model = build(time_steps=2, with_cp=with_cp, drop_path_rate=drop_path_rate).train()
+        model = build(
+            time_steps=2, with_cp=with_cp, drop_path_rate=drop_path_rate, lively_attention=True
+        ).train()
         torch.manual_seed(2)
         y = model(x)[-1]
         y.pow(2).sum().backward()
         results.append((y, model))
     (y0, plain), (y1, checkpointed) = results
     assert torch.equal(y0, y1)
+    if drop_path_rate == 0:
+        assert all(p.grad.any() for p in plain.stages[3].parameters() if p.dim() > 1)
     for (name, p0), p1 in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
         torch.testing.assert_close(p0.grad, p1.grad, msg=name)
     for (name, b0), b1 in zip(plain.named_buffers(), checkpointed.buffers(), strict=True):
@@ -149,7 +154,8 @@ def test_stochastic_depth_drops_whole_images_at_the_linear_rates():
         (dict(arch=dict(embed_dims=[8, 8, 8], num_heads=1)), "arch must be one of"),
         (dict(arch=dict(embed_dims=[7, 8, 8, 8], num_heads=1)), "even first width"),
         (dict(arch=dict(embed_dims=[8, 8, 9, 8], num_heads=4)), "do not divide among"),
-        (dict(time_steps=0), "time_steps must be at least 1"),
+        (dict(time_steps=1.5), "time_steps must be a whole number"),
+        (dict(time_steps=0), "time_steps must be a whole number"),
         (dict(decode="max"), "decode must be None or 'mean'"),
         (dict(out_indices=(1, 5)), "out_indices must be"),
         (dict(frozen_stages=5), "frozen_stages must be"),
@@ -169,3 +175,19 @@ def test_norms_without_running_statistics_are_refused():
 def test_an_image_without_batch_is_refused():
     with pytest.raises(ValueError, match=r"takes \[B, C, H, W\]"):
         build()(torch.rand(3, 32, 32))
+
+
+def test_pretrained_weights_are_refused_rather_than_dropped():
+    model = build(init_cfg=dict(type="Pretrained", checkpoint="weights.pth"))
+    with pytest.raises(NotImplementedError, match="translate_state_dict"):
+        model.init_weights()
+
+
+def test_attention_starts_unsaturated_on_large_images():
+    # it sums over the image: at the firing rate of other layers, 512 x 512 pixels saturate it
+    model = build(arch=dict(embed_dims=[16, 32, 64, 96], num_heads=4)).train()
+    image = torch.nn.functional.interpolate(torch.randn(1, 3, 16, 16), size=512, mode="bicubic")
+    rates = measure_firing_rates(model, lambda: model(image))
+    rates = {name: rate for name, rate in rates.items() if "attn_neuron" in name}
+    assert len(rates) == 8
+    assert max(rates.values()) < 0.5, rates

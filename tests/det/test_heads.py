@@ -118,6 +118,14 @@ def test_mask_head_averages_the_logits_of_the_steps(upsample):
     assert head(x[:0]).shape[0] == 0
 
 
+@pytest.mark.parametrize("part", ["with_cls", "with_reg"])
+def test_box_head_without_one_of_its_parts(part):
+    head = SpikeShared2FCBBoxHead(in_channels=6, num_classes=4, fc_out_channels=10, **{part: False})
+    head.init_weights()
+    outs = head(torch.randn(5, 2, 6, 7, 7))
+    assert [out is None for out in outs] == [part == "with_cls", part == "with_reg"]
+
+
 def test_mask_head_refuses_carafe():
     with pytest.raises(ValueError, match="carafe"):
         SpikeFCNMaskHead(upsample_cfg=dict(type="carafe", scale_factor=2, up_kernel=5, up_group=1))

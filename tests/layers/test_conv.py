@@ -77,3 +77,12 @@ def test_levels_are_normalised_together(training):
     expected = reference.norm(flat).squeeze(-1).split([y[0, 0].numel() for y in raw], -1)
     for y, e in zip(outs, expected, strict=True):
         torch.testing.assert_close(y.flatten(0, 1).flatten(2), e)
+
+
+def test_levels_with_a_norm_per_image_are_the_same_in_training_and_evaluation():
+    layer = spike_conv(3, 4, 3, norm_cfg=dict(type="GN", num_groups=2))
+    xs = [2 * torch.randn(2, 2, 3, *size) for size in [(8, 6), (4, 3)]]
+    for trained, tested in zip(
+        layer.train().forward_levels(xs), layer.eval().forward_levels(xs), strict=True
+    ):
+        assert torch.equal(trained, tested)

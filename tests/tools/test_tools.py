@@ -138,7 +138,7 @@ def test_make_shapes_is_quick_the_second_time_and_keeps_other_folders(tmp_path):
     assert "already there" in run("dataset_converters/make_shapes.py", *args)
     args[2] = 3
     out = run("dataset_converters/make_shapes.py", *args, ok=False)
-    assert "is not the shapes data set with these settings" in out
+    assert "is a shapes data set with other settings" in out
 
 
 def test_auto_scale_lr_needs_a_base_batch_size(shapes_root):

@@ -18,7 +18,9 @@ def main() -> None:
         flag = f"--{field.name.replace('_', '-')}"
         kind = type(field.default)
         parser.add_argument(flag, type=kind, default=field.default, help=f"{field.default}")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace shapes with other settings"
+    )
     args = vars(parser.parse_args())
     root, overwrite = Path(args.pop("root")), args.pop("overwrite")
     try:

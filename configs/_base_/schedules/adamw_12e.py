@@ -5,6 +5,7 @@ test_cfg = dict(type="TestLoop")
 
 optim_wrapper = dict(
     type="OptimWrapper",
+    constructor="mmspike.MergedGroupsConstructor",
     optimizer=dict(type="AdamW", lr=2e-4, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
 )
