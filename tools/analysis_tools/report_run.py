@@ -62,7 +62,12 @@ def read_scalars(work_dir: Path) -> list[dict]:
 def draw_curves(records: list[dict], out: Path) -> None:
     """Draw losses and mAP over the steps of training."""
     train = [r for r in records if "loss" in r]
-    val = [r for r in records if "coco/bbox_mAP" in r]
+    val, step = [], 0
+    for record in records:  # a validation does not tell its step, but follows the training's
+        if "loss" in record:
+            step = record["step"]
+        elif "coco/bbox_mAP" in record:
+            val.append({**record, "step": step})
     fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     steps = [r["step"] for r in train]
     for key in [k for k in train[0] if k.startswith("loss")]:
@@ -71,11 +76,17 @@ def draw_curves(records: list[dict], out: Path) -> None:
         left.plot(steps, [r.get(key, np.nan) for r in train], label=key, **style)
     left.set(title="Training loss", xlabel="step", ylim=(0, None))
     left.legend(fontsize=8)
-    for name, colour in {"bbox": BLUE, "segm": ORANGE}.items():
+    for name, colour, offset in (("bbox", BLUE, 6), ("segm", ORANGE, -14)):
         points = [(r["step"], r[f"coco/{name}_mAP"]) for r in val if f"coco/{name}_mAP" in r]
         if points:
             right.plot(*zip(*points, strict=True), "o-", color=colour, label=f"{name} mAP")
-            right.annotate(f"{points[-1][1]:.3f}", points[-1], (-4, 6), textcoords="offset points")
+            right.annotate(
+                f"{points[-1][1]:.3f}",
+                points[-1],
+                (-24, offset),
+                textcoords="offset points",
+                color=colour,
+            )
     right.set(title="Validation", xlabel="step", ylim=(0, 1))
     right.legend(fontsize=8)
     for ax in (left, right):
@@ -120,7 +131,8 @@ def draw_instances(ax: Axes, image: np.ndarray, instances: InstanceData, colours
             ax.imshow(np.dstack([*(np.full_like(mask, c) for c in colour), 0.5 * mask]))
         if "scores" in instances:
             text = f"{instances.scores[i]:.2f}"
-            ax.text(x1, y1, text, fontsize=6, va="bottom", color="white", backgroundcolor=colour)
+            style = {"fontsize": 6, "color": "white", "backgroundcolor": colour}
+            ax.text(max(x1, 1), max(y1, 1), text, va="top", clip_on=True, **style)
 
 
 def draw_firing_rates(rates: dict[str, float], out: Path) -> None:
