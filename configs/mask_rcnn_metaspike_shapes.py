@@ -6,7 +6,7 @@ data_root = "data/shapes/"
 classes = ("circle", "square", "triangle")
 size = (128, 128)
 width = 64  # of neck and heads
-max_iters = 950
+max_iters = 1000
 
 model = dict(
     backbone=dict(
@@ -41,10 +41,10 @@ model = dict(
     ),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
-        rpn_proposal=dict(nms_pre=300, max_per_img=400, nms=dict(iou_threshold=0.8)),
+        rpn_proposal=dict(nms_pre=500, max_per_img=500),
         rcnn=dict(sampler=dict(num=256)),
     ),
-    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=150)),
+    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)),
 )
 
 train_pipeline = [
@@ -117,7 +117,7 @@ param_scheduler = [
     dict(
         type="CosineAnnealingLR",
         by_epoch=False,
-        begin=max_iters // 3,
+        begin=max_iters // 2,
         end=max_iters,
         eta_min_ratio=0.01,
     ),

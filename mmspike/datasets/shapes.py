@@ -20,7 +20,7 @@ from pycocotools import mask as mask_utils
 CLASSES = ("circle", "square", "triangle")
 VERSION = 1  # of the drawing: another one makes other images from the same settings
 _OVERSAMPLE = 4  # shapes are drawn this much larger and averaged, for smooth edges
-_MIN_VISIBLE = 0.6  # share of every shape that stays visible
+_MIN_VISIBLE = 0.5  # share of every shape that stays visible
 _MIN_AREA = 24  # pixels of the smallest visible part
 
 
@@ -210,7 +210,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _shape_alpha(rng: np.random.Generator, label: int, size: int, max_tilt: float) -> np.ndarray:
     """Coverage of each pixel by one random shape, ``[H, W]`` float from 0 to 1."""
-    radius = rng.uniform(0.15, 0.28) * size
+    radius = rng.uniform(0.13, 0.28) * size
     centre = rng.uniform(0.5 * radius, size - 0.5 * radius, 2)
     tilt = np.radians(rng.uniform(-max_tilt, max_tilt))
     corners = {"circle": 64, "square": 4, "triangle": 3}[CLASSES[label]]
