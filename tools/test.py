@@ -8,7 +8,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmspike.engine.command_line import make_parser, read_config
-from mmspike.engine.test_options import (
+from mmspike.engine.testing import (
     augment_at_test_time,
     dump_predictions,
     show_predictions,

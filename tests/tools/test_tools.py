@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmspike.engine.test_options import (
+from mmspike.engine.testing import (
     augment_at_test_time,
     dump_predictions,
     show_predictions,
