@@ -49,14 +49,6 @@ class SpikeFCNMaskHead(FCNMaskHead):
             self.upsample = SpikeLayer(self.upsample, norm, neuron_cfg, lively=True)
         self.neuron = build_neuron(neuron_cfg)
 
-    def init_weights(self) -> None:
-        """Initialise as mmdet does, but the predictor small, whatever the number of classes.
-
-        mmdet scales it by the number of classes: with one, logits would start near 10.
-        """
-        super().init_weights()
-        nn.init.normal_(self.conv_logits.weight, std=0.01)
-
     def forward(self, x: Tensor) -> Tensor:
         """Predict a mask per RoI and class.
 
