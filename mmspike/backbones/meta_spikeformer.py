@@ -187,6 +187,8 @@ class MetaSpikeFormer(BaseModule):
             "frozen_stages", frozen_stages, -1 <= frozen_stages <= 4, "-1 (none) to 4"
         )
         _check("drop_path_rate", drop_path_rate, 0 <= drop_path_rate < 1, "in [0, 1)")
+        if attn_neuron_cfg is None:
+            attn_neuron_cfg = {"v_threshold": 0.5}
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.stages = _build_stages(
@@ -195,12 +197,7 @@ class MetaSpikeFormer(BaseModule):
             in_channels,
             drop_path_rate,
             neuron_cfg,
-            {
-                "attn_neuron_cfg": {"v_threshold": 0.5}
-                if attn_neuron_cfg is None
-                else attn_neuron_cfg,
-                "lively": lively_attention,
-            },
+            {"attn_neuron_cfg": attn_neuron_cfg, "lively": lively_attention},
             norm_cfg or {"type": "BN"},
         )
         self.out_channels = [widths[i] for i in self.out_indices]

@@ -37,7 +37,7 @@ class SpikeConvFCBBoxHead(ConvFCBBoxHead):
         self.neuron_cfg = neuron_cfg
         super().__init__(norm_cfg=norm_cfg or {"type": "BN"}, init_cfg=init_cfg, **kwargs)
         del self.relu
-        if init_cfg is None:  # mmdet's, less its Xavier for layers that have no norm
+        if init_cfg is None:  # mmdet's, less its Xavier, which a norm's vectors refuse
             self.init_cfg = [c for c in self.init_cfg if c["type"] != "Xavier"]
         self.cls_neuron = build_neuron(neuron_cfg)
         self.reg_neuron = build_neuron(neuron_cfg)

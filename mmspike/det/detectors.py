@@ -45,32 +45,23 @@ def check_parts(detector: nn.Module) -> None:
             _expect(f"{name}.in_channels", head.in_channels, "out_channels", neck.out_channels)
     roi_head = getattr(detector, "roi_head", None)
     for name in ("bbox_head", "mask_head"):
-        heads = getattr(roi_head, name, None)
-        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
-            if head is not None:
-                _expect(
-                    f"roi_head.{name}.in_channels",
-                    head.in_channels,
-                    "the neck's out_channels",
-                    neck.out_channels,
-                )
+        for head in _parts(roi_head, name):
+            what = "the neck's out_channels"
+            _expect(f"roi_head.{name}.in_channels", head.in_channels, what, neck.out_channels)
     for name in ("bbox_roi_extractor", "mask_roi_extractor"):
-        extractors = getattr(roi_head, name, [])
-        for extractor in extractors if isinstance(extractors, nn.ModuleList) else [extractors]:
-            if extractor:
-                given = list(extractor.featmap_strides)
-                _expect(
-                    f"roi_head.{name}.featmap_strides",
-                    given,
-                    "the first of the neck's strides",
-                    strides[: len(given)],
-                )
-                _expect(
-                    f"roi_head.{name}.out_channels",
-                    extractor.out_channels,
-                    "the neck's out_channels",
-                    neck.out_channels,
-                )
+        for extractor in _parts(roi_head, name):
+            given, what = extractor.featmap_strides, "the first of the neck's strides"
+            _expect(f"roi_head.{name}.featmap_strides", given, what, strides[: len(given)])
+            given, what = extractor.out_channels, "the neck's out_channels"
+            _expect(f"roi_head.{name}.out_channels", given, what, neck.out_channels)
+
+
+def _parts(roi_head: nn.Module | None, name: str) -> list[nn.Module]:
+    """The modules of that name: none, one, or one per stage of a cascade."""
+    part = getattr(roi_head, name, None)
+    if part is None:
+        return []
+    return list(part) if isinstance(part, nn.ModuleList) else [part]
 
 
 def _expect(name: str, given: Any, what: str, expected: Any) -> None:
