@@ -6,7 +6,7 @@ data_root = "data/shapes/"
 classes = ("circle", "square", "triangle")
 size = (128, 128)
 width = 64  # of neck and heads
-max_iters = 1000
+max_iters = 1100
 
 model = dict(
     backbone=dict(
@@ -20,7 +20,7 @@ model = dict(
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(
-            roi_layer=dict(sampling_ratio=2), out_channels=width, finest_scale=28
+            roi_layer=dict(sampling_ratio=1), out_channels=width, finest_scale=28
         ),
         bbox_head=dict(
             in_channels=width,
@@ -96,7 +96,7 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters // 2)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters // 4)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 # The predictors read few, binary numbers: at the common rate they learn last and slow the rest.

@@ -9,6 +9,7 @@ from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 
 from mmspike.neurons import functional
+from mmspike.neurons.kernels import eager
 from mmspike.registry import MODELS
 
 
@@ -96,7 +97,8 @@ class LIF(LIFNode):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Turn an input sequence ``[T, ...]`` into spikes of the same shape and type."""
-        return functional.lif_multi_step(
+        fast = eager.supports(self.surrogate_function)
+        return (eager if fast else functional).lif_multi_step(
             x_seq,
             tau=self.tau,
             v_threshold=self.v_threshold,

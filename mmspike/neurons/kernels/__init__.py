@@ -1,0 +1,1 @@
+"""Faster implementations of the dynamics in ``functional.py``, one file a backend."""
