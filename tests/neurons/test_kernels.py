@@ -35,7 +35,8 @@ def inputs(time_steps, dtype=torch.float32, seed=0):
 def assert_same(x, weight, **change):
     s, grad = run(eager.lif_multi_step, x, weight, **change)
     expected_s, expected_grad = run(lif_multi_step, x, weight, **change)
-    assert s.dtype == expected_s.dtype and torch.equal(s, expected_s)
+    assert s.dtype == expected_s.dtype
+    assert torch.equal(s, expected_s)
     assert 0 < s.float().mean() < 1
     assert grad.dtype == expected_grad.dtype
     rounding = {torch.float32: 1e-5, torch.float64: 1e-12, torch.float16: 2e-3}
