@@ -1,5 +1,6 @@
 """Spiking backbones."""
 
+from mmspike.backbones.classifier import MetaSpikeFormerClassifier
 from mmspike.backbones.meta_spikeformer import MetaSpikeFormer
 
-__all__ = ["MetaSpikeFormer"]
+__all__ = ["MetaSpikeFormer", "MetaSpikeFormerClassifier"]

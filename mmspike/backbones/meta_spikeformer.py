@@ -8,6 +8,7 @@ depth is really applied.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -144,7 +145,8 @@ class MetaSpikeFormer(BaseModule):
             0 the stem.
         norm_eval: Whether norms keep their statistics in training.
         with_cp: Whether blocks are checkpointed in training: less memory, one forward more.
-        init_cfg: OpenMMLab's initialisation.
+        init_cfg: OpenMMLab's initialisation; ``dict(type="Pretrained", checkpoint=FILE_OR_URL)``
+            takes published classification checkpoints, ours, and those of whole models.
 
     Raises:
         ValueError: If the architecture, an index, ``decode``, ``time_steps``, ``frozen_stages`` or
@@ -241,18 +243,52 @@ class MetaSpikeFormer(BaseModule):
     def init_weights(self) -> None:
         """Initialise as ``init_cfg`` says.
 
+        ``type="Pretrained"`` comes last and takes any checkpoint with a Meta-SpikeFormer in it, see
+        :func:`mmspike.checkpoints.load_pretrained`.
+
         Raises:
-            NotImplementedError: For ``type="Pretrained"``: mmengine would load what happens to fit
-                and go on, which for a published checkpoint is nothing.
+            CheckpointError: If a pretrained checkpoint cannot be read or does not fit.
         """
-        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg or {}]
-        if any(cfg.get("type") == "Pretrained" for cfg in cfgs):
-            raise NotImplementedError(
-                "MetaSpikeFormer cannot load pretrained weights through init_cfg yet. Translate a "
-                "published checkpoint's 'model' with "
-                "mmspike.checkpoints.upstream.translate_state_dict, and load_state_dict it."
-            )
-        super().init_weights()
+        given = self.init_cfg
+        cfgs = given if isinstance(given, list) else [given] if given else []
+        pretrained = [cfg for cfg in cfgs if cfg["type"] == "Pretrained"]
+        if self.is_init or not pretrained:
+            super().init_weights()
+            return
+        from mmspike.checkpoints.loading import init_from  # which knows the backbones
+
+        if len(pretrained) < len(cfgs):
+            self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
+            super().init_weights()
+            self.init_cfg = given
+        for cfg in pretrained:
+            init_from(self, cfg)
+        self.is_init = True
+
+    def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
+        """Tell the layer that a parameter belongs to, for layer-wise learning rates.
+
+        Args:
+            param_name: Name of the parameter.
+            prefix: What stands in front of the backbone's own names.
+
+        Returns:
+            Its layer, and the number of layers: the image's convolution is 0, the twelve blocks are
+            1 to 12 (a downsampling counts with the block behind it), and the last, 13, is for what
+            follows the backbone.
+
+        Raises:
+            ValueError: If it is not a name of the backbone's.
+        """
+        match = re.fullmatch(
+            r"stages\.(\d+)\.(?:downsample|blocks\.(\d+))\..+", param_name.removeprefix(prefix)
+        )
+        if match is None:
+            raise ValueError(f"MetaSpikeFormer has no parameter {param_name!r}")
+        stage, block = int(match[1]), match[2]
+        first = 1 + sum(DEPTHS[:stage])
+        depth = 0 if stage == 0 and block is None else first + int(block or 0)
+        return depth, sum(DEPTHS) + 2
 
     def _freeze(self) -> None:
         for stage in self.stages[: self.frozen_stages + 1]:

@@ -1,1 +1,18 @@
-"""Reading weights that were trained elsewhere."""
+"""Reading weights that were trained elsewhere: rules, report, safe loading."""
+
+from mmspike.checkpoints.loading import LoadReport, load_pretrained
+from mmspike.checkpoints.reading import (
+    CheckpointError,
+    CheckpointFile,
+    read_checkpoint,
+    read_safely_in_mmengine,
+)
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointFile",
+    "LoadReport",
+    "load_pretrained",
+    "read_checkpoint",
+    "read_safely_in_mmengine",
+]

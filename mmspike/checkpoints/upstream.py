@@ -54,6 +54,19 @@ _PATTERN = re.compile(
     rf"({'|'.join(map(re.escape, _LAYERS))})\.(\w+)"
 )
 
+_OUR_PATTERN = re.compile(
+    rf"stages\.(\d+)\.(downsample|blocks\.\d+)\."
+    rf"({'|'.join(sorted(map(re.escape, set(_LAYERS.values())), key=len, reverse=True))})\.(\w+)"
+)
+_UPSTREAM_MODULES = {ours: theirs for theirs, ours in _MODULES.items()}
+_UPSTREAM_LAYERS: dict[str, dict[str, str]] = {"downsample": {}, "conv": {}, "attention": {}}
+for _theirs, _ours in _LAYERS.items():
+    if _theirs.startswith("encode"):
+        _UPSTREAM_LAYERS["downsample"][_ours] = _theirs
+    else:
+        _kind = "attention" if _theirs.startswith(("mlp.", "attn.")) else "conv"
+        _UPSTREAM_LAYERS[_kind][_ours] = _theirs
+
 
 def translate_key(key: str) -> str | None:
     """Translate the name of a backbone tensor.
@@ -76,6 +89,55 @@ def translate_key(key: str) -> str | None:
         return None
     module, index, layer, tensor = match.groups()
     return ".".join(filter(None, (_MODULES[module], index, _LAYERS[layer], tensor)))
+
+
+def to_upstream_key(name: str) -> str | None:
+    """Undo :func:`translate_key`.
+
+    Args:
+        name: Name of a tensor in :class:`~mmspike.backbones.MetaSpikeFormer`.
+
+    Returns:
+        Its name in a published checkpoint; ``None`` if it has none.
+
+    Example:
+        >>> to_upstream_key("stages.3.blocks.0.mlp.0.norm.bias")
+        'block3.0.mlp.fc1_bn.bias'
+    """
+    match = _OUR_PATTERN.fullmatch(name)
+    if match is None:
+        return None
+    stage, part, layer, tensor = match.groups()
+    blocks = "conv" if int(stage) <= 2 else "attention"
+    kind = "downsample" if part == "downsample" else blocks
+    layer = _UPSTREAM_LAYERS[kind].get(layer)
+    module = f"stages.{stage}.{part}"
+    if kind == "attention":
+        module, index = module.rsplit(".", 1)
+        layer = layer and f"{index}.{layer}"
+    module = _UPSTREAM_MODULES.get(module)
+    return f"{module}.{layer}.{tensor}" if module and layer else None
+
+
+def to_upstream_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo :func:`translate_state_dict`.
+
+    Args:
+        state_dict: Tensors of a backbone under this project's names.
+
+    Returns:
+        Tensors under the published names, bit for bit.
+
+    Raises:
+        KeyError: If a tensor has no published name.
+    """
+    out = {}
+    for name, value in state_dict.items():
+        key = to_upstream_key(name)
+        if key is None:
+            raise KeyError(f"{name} has no name in a published Meta-SpikeFormer checkpoint")
+        out[key] = value.squeeze(-1) if ".mlp." in key and value.dim() == 4 else value
+    return out
 
 
 def translate_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -178,12 +178,6 @@ def test_an_image_without_batch_is_refused():
         build()(torch.rand(3, 32, 32))
 
 
-def test_pretrained_weights_are_refused_rather_than_dropped():
-    model = build(init_cfg=dict(type="Pretrained", checkpoint="weights.pth"))
-    with pytest.raises(NotImplementedError, match="translate_state_dict"):
-        model.init_weights()
-
-
 def test_attention_starts_unsaturated_on_large_images():
     # it sums over the image: at the firing rate of other layers, 512 x 512 pixels saturate it
     model = build(arch=dict(embed_dims=[16, 32, 64, 96], num_heads=4)).train()

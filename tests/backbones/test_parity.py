@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import numpy as np
 import pytest
 import torch
 
-from mmspike.backbones import MetaSpikeFormer
-from mmspike.checkpoints.upstream import translate_key, translate_state_dict
+from mmspike.backbones import MetaSpikeFormer, MetaSpikeFormerClassifier
+from mmspike.checkpoints import load_pretrained
+from mmspike.checkpoints.upstream import translate_key
 
 TAPS = ("stem_s2", "stage1_s4", "stage2_s8", "stage3_s16", "stage4_s16")
 
 
-def build(golden, time_steps):
-    meta = json.loads(str(golden["meta"]))
-    arch = dict(embed_dims=meta["embed_dim"], num_heads=meta["num_heads"])
-    model = MetaSpikeFormer(arch=arch, time_steps=time_steps, out_indices=range(5))
+@pytest.fixture(scope="module")
+def published_file(golden, tmp_path_factory):
+    """The reference as the checkpoint file that it would be published in."""
     params = {
         key.removeprefix("param/"): torch.tensor(value)
         for key, value in golden.items()
         if key.startswith("param/")
     }
     params = {k: v.float() if v.is_floating_point() else v for k, v in params.items()}
-    model.load_state_dict(translate_state_dict(params), strict=True)
+    file = tmp_path_factory.mktemp("golden") / "checkpoint.pth"
+    torch.save({"model": params, "epoch": 1, "args": argparse.Namespace(lr=1e-3)}, file)
+    return str(file)
+
+
+def arguments(golden):
+    meta = json.loads(str(golden["meta"]))
+    return dict(arch=dict(embed_dims=meta["embed_dim"], num_heads=meta["num_heads"]))
+
+
+def build(golden, file, time_steps):
+    model = MetaSpikeFormer(
+        **arguments(golden),
+        time_steps=time_steps,
+        out_indices=range(5),
+        init_cfg=dict(type="Pretrained", checkpoint=file),
+    )
+    model.init_weights()
     return model
 
 
@@ -41,8 +59,8 @@ def relative_error(actual, expected):
 
 @pytest.mark.parametrize("size", ["64x96", "65x75"])
 @pytest.mark.parametrize("time_steps", [1, 4])
-def test_taps_equal_the_published_models(golden, size, time_steps):
-    model = build(golden, time_steps).eval()
+def test_taps_equal_the_published_models(golden, published_file, size, time_steps):
+    model = build(golden, published_file, time_steps).eval()
     with torch.no_grad():
         outs = model(read_input(golden, size))
     for tap, out in zip(TAPS, outs, strict=True):
@@ -53,8 +71,21 @@ def test_taps_equal_the_published_models(golden, size, time_steps):
         torch.testing.assert_close(out[~off], expected[~off], atol=1e-4, rtol=0)
 
 
-def test_training_step_equals_the_published_models(golden):
-    model = build(golden, time_steps=2).train()
+@pytest.mark.parametrize("size", ["64x96", "65x75"])
+@pytest.mark.parametrize("time_steps", [1, 4])
+def test_logits_equal_the_published_models(golden, published_file, size, time_steps):
+    model = MetaSpikeFormerClassifier(
+        num_classes=10, distilled=True, time_steps=time_steps, **arguments(golden)
+    ).eval()
+    load_pretrained(model, published_file)
+    with torch.no_grad():
+        logits = model(read_input(golden, size))
+    expected = torch.tensor(golden[f"out/{size}/T{time_steps}/logits"]).float()
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+
+
+def test_training_step_equals_the_published_models(golden, published_file):
+    model = build(golden, published_file, time_steps=2).train()
     x = read_input(golden, "64x96").requires_grad_()
     out = model(x)[-1]
     assert relative_error(out, golden["train/T2/stage4_s16"]) < 1e-5

@@ -1,0 +1,64 @@
+"""Meta-SpikeFormer with its classification heads, to check what a checkpoint knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmspike.backbones.meta_spikeformer import MetaSpikeFormer
+from mmspike.layers.time import mean_over_time
+from mmspike.neurons import build_neuron
+from mmspike.registry import MODELS
+
+
+@MODELS.register_module()
+class MetaSpikeFormerClassifier(BaseModule):
+    """The published classifier: average over the image, neuron, linear, average over time.
+
+    Args:
+        num_classes: Classes.
+        distilled: Whether there is a second head that learnt from a teacher; in evaluation the two
+            are averaged.
+        init_cfg: OpenMMLab's initialisation.
+        **backbone: Arguments of :class:`MetaSpikeFormer`, except ``out_indices`` and ``decode``.
+
+    Example:
+        >>> import torch
+        >>> arch = dict(embed_dims=[16, 16, 24, 32], num_heads=4)
+        >>> model = MetaSpikeFormerClassifier(num_classes=10, arch=arch).eval()
+        >>> model(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        distilled: bool = False,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+        **backbone: Any,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.backbone = MetaSpikeFormer(out_indices=(4,), **backbone)
+        width = self.backbone.out_channels[0]
+        self.neuron = build_neuron(backbone.get("neuron_cfg"))
+        self.head = nn.Linear(width, num_classes)
+        self.head_kd = nn.Linear(width, num_classes) if distilled else None
+
+    def forward(self, img: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Classify.
+
+        Args:
+            img: Normalised images, ``[B, C, H, W]``.
+
+        Returns:
+            Logits ``[B, num_classes]``; a distilled model in training gives those of both heads.
+        """
+        (x,) = self.backbone(img)
+        rate = mean_over_time(self.neuron(x.mean((-2, -1))))  # [B, C]
+        logits = self.head(rate)
+        if self.head_kd is None:
+            return logits
+        logits_kd = self.head_kd(rate)
+        return (logits, logits_kd) if self.training else (logits + logits_kd) / 2

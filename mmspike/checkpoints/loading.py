@@ -1,0 +1,228 @@
+"""Loading pretrained weights into a model: all of them, or an error that says why not."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmspike.checkpoints.reading import CheckpointError, read_checkpoint
+from mmspike.checkpoints.sources import Source, arch_of, shorten, sort_checkpoint
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What happened to the tensors of a checkpoint.
+
+    Attributes:
+        file: The file.
+        sha256: Its hash, hexadecimal.
+        source: What kind of checkpoint it is, in words.
+        loaded: Names, as the model has them, of the tensors that were loaded.
+        missing: Names of the model's tensors that the file does not have.
+        mismatched: Names of tensors whose shape differs, with shape in the file and in the model.
+        unexpected: Names of backbone tensors that the model does not have.
+        ignored: Names of the file's tensors outside the backbone.
+        reshaped: Names of tensors stored in another shape of equal numbers.
+        dtypes: How many tensors the file stores in which type.
+    """
+
+    file: str
+    sha256: str
+    source: str
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    unexpected: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+    dtypes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def fits(self) -> bool:
+        """Whether file and model have the same tensors."""
+        return not (self.missing or self.mismatched or self.unexpected)
+
+    def __str__(self) -> str:
+        """One line for the log."""
+        total = len(self.loaded) + len(self.missing) + len(self.mismatched)
+        line = f"loaded {len(self.loaded)} of {total} backbone tensors from {_a(self.source)}"
+        if self.missing:
+            line += f"; missing {shorten(self.missing)}"
+        if self.mismatched:
+            line += f"; of another shape {shorten(self.mismatched)}"
+        if self.unexpected:
+            line += f"; not in the model {shorten(self.unexpected)}"
+        if self.ignored:
+            line += f"; ignored {_group(self.ignored)}"
+        return f"{line} ({self.file})"
+
+
+def load_pretrained(
+    model: nn.Module,
+    file: str | os.PathLike[str],
+    *,
+    strict: bool = True,
+    prefix: str = "",
+) -> LoadReport:
+    """Load pretrained weights into a backbone, or into the backbone of a whole model.
+
+    The file may be a published classification checkpoint, a state dict, a checkpoint of this
+    project's, or that of a whole detector or segmentor, whose backbone is taken; of ``torch.save``
+    or safetensors. The number of time steps is not in a checkpoint: any fits any. A classifier gets
+    its heads too. The model is changed only if everything fits.
+
+    Args:
+        model: ``MetaSpikeFormer``, or a model with one as its ``backbone``.
+        file: Path or ``http(s)://`` address.
+        strict: Whether file and model must have the same backbone tensors. Otherwise those that fit
+            are loaded, and the others stand in the report and in a warning.
+        prefix: What the names of wanted tensors start with, where a file holds several networks.
+
+    Returns:
+        What was loaded, and what was not.
+
+    Raises:
+        CheckpointError: If the file cannot be read (see
+            :func:`~mmspike.checkpoints.reading.read_checkpoint`), holds numbers that are not
+            finite, or does not fit.
+    """
+    checkpoint = read_checkpoint(file, mmap=True)
+    source = sort_checkpoint(checkpoint, prefix)
+    part = "backbone." if hasattr(model, "backbone") else ""
+    targets = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name.startswith((part, "head.", "head_kd.") if part else "")
+    }
+    offered = {part + name: tensor for name, tensor in source.backbone.items()}
+    heads = {name: tensor for name, tensor in source.heads.items() if name in targets}
+    report = _compare(str(checkpoint.path), checkpoint.sha256, source, offered | heads, targets)
+    if strict and not report.fits:
+        raise CheckpointError(_explain(report, source, targets, part))
+    tensors = {name: (offered | heads)[name] for name in report.loaded}
+    _check_finite(report.file, tensors)
+    model.load_state_dict(tensors, strict=False)
+    print_log(str(report), "current", level=20 if report.fits else 30)
+    return report
+
+
+def _compare(
+    file: str,
+    sha256: str,
+    source: Source,
+    offered: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+) -> LoadReport:
+    common = [name for name in targets if name in offered]
+    mismatched = {
+        name: (tuple(offered[name].shape), tuple(targets[name].shape))
+        for name in common
+        if offered[name].shape != targets[name].shape
+    }
+    return LoadReport(
+        file=file,
+        sha256=sha256,
+        source=source.format,
+        loaded=[name for name in common if name not in mismatched],
+        missing=[name for name in targets if name not in offered],
+        mismatched=mismatched,
+        unexpected=[name for name in offered if name not in targets],
+        ignored=[*(name for name in source.heads if name not in targets), *source.ignored],
+        reshaped=source.reshaped,
+        dtypes=dict(Counter(str(t.dtype).removeprefix("torch.") for t in offered.values())),
+    )
+
+
+def _explain(report: LoadReport, source: Source, targets: Mapping[str, Tensor], part: str) -> str:
+    """Say what does not fit, and guess why."""
+    lines = [f"checkpoint {report.file}, {_a(report.source)}, does not fit the model:"]
+    if report.missing:
+        lines.append(f"  missing: {shorten(report.missing)}")
+    if report.mismatched:
+        shapes = [f"{k} {list(a)}, not {list(b)}" for k, (a, b) in report.mismatched.items()]
+        lines.append(f"  of another shape: {shorten(shapes)}")
+    if report.unexpected:
+        lines.append(f"  not in the model: {shorten(report.unexpected)}")
+    cause = _guess(source, {k.removeprefix(part): v for k, v in targets.items()}, report)
+    if cause:
+        lines.append(f"  {cause}")
+    return "\n".join(lines)
+
+
+def _guess(source: Source, targets: Mapping[str, Tensor], report: LoadReport) -> str:
+    from mmspike.backbones.meta_spikeformer import ARCHS  # backbones load through this module
+
+    theirs, ours = arch_of(source.backbone), arch_of(targets)
+    if theirs is not None and theirs != ours:
+        for name, arch in ARCHS.items():
+            if list(arch["embed_dims"]) == theirs:
+                return f"these widths are the {name} model's: set arch='{name}'"
+        return f"the file's widths are {theirs}: set arch=dict(embed_dims={theirs}, num_heads=...)"
+    stem = "stages.0.downsample.layer.weight"
+    if stem in source.backbone and source.backbone[stem].shape != targets[stem].shape:
+        channels = source.backbone[stem].size(1)
+        return f"the file is for images of {channels} channels: set in_channels={channels}"
+    heads = [name for name in report.mismatched if name.startswith("head")]
+    if heads:
+        classes = report.mismatched[heads[0]][0][0]
+        return f"the file's heads have {classes} classes: set num_classes={classes}"
+    if any(name.startswith("head_kd.") for name in report.missing):
+        return "the file has no second head: set distilled=False"
+    if report.missing and not report.mismatched:
+        return "the file holds a part of the backbone only; strict=False loads what there is"
+    return ""
+
+
+def _check_finite(file: str, tensors: Mapping[str, Tensor]) -> None:
+    bad = [k for k, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    if bad:
+        raise CheckpointError(
+            f"checkpoint {file}: not all numbers are finite in {shorten(bad)}; the training that "
+            "wrote it had diverged, or the file is damaged"
+        )
+
+
+def _group(names: list[str]) -> str:
+    """Names, or the parts of a model that they belong to where there are many."""
+    if len(names) <= 4:
+        return ", ".join(names)
+    parts = Counter(name.split(".")[0] for name in names)
+    return shorten([f"{part}.* ({count})" for part, count in parts.items()], 6)
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0].lower() in 'aeiou' or noun.startswith('mm') else 'a'} {noun}"
+
+
+def init_from(model: nn.Module, init_cfg: Mapping[str, Any]) -> LoadReport:
+    """Do what ``init_cfg=dict(type="Pretrained", ...)`` says.
+
+    Args:
+        model: As :func:`load_pretrained` takes it.
+        init_cfg: ``checkpoint``, and optionally ``prefix`` and ``strict``. ``map_location`` is
+            accepted and has no effect: the numbers go where the model is.
+
+    Raises:
+        CheckpointError: See :func:`load_pretrained`.
+        TypeError: If there is another key.
+    """
+    options = {k: v for k, v in init_cfg.items() if k not in ("type", "checkpoint", "map_location")}
+    unknown = set(options) - {"prefix", "strict"}
+    if unknown or "checkpoint" not in init_cfg:
+        raise TypeError(
+            "init_cfg of type 'Pretrained' takes checkpoint, prefix, strict and map_location; "
+            f"got {dict(init_cfg)}"
+        )
+    return load_pretrained(
+        model,
+        init_cfg["checkpoint"],
+        prefix=options.get("prefix") or "",
+        strict=options.get("strict", True),
+    )

@@ -1,0 +1,218 @@
+"""Reading checkpoint files without running anything that they hold."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, get_dist_info
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, or does not fit the model; the message says why."""
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """What a checkpoint file holds.
+
+    Attributes:
+        path: The file; for a URL, the local copy.
+        content: The object that was saved, tensors on the CPU or on ``map_location``.
+        metadata: Metadata of a safetensors file; empty for others.
+        sha256: Hash of the file, hexadecimal; empty if it was not asked for.
+    """
+
+    path: Path
+    content: Any
+    metadata: dict[str, str]
+    sha256: str
+
+
+def read_checkpoint(
+    file: str | os.PathLike[str],
+    map_location: Any = "cpu",
+    hashed: bool = True,
+    mmap: bool = False,
+) -> CheckpointFile:
+    """Read a ``.safetensors`` file, or one that ``torch.save`` wrote.
+
+    Files of torch are read with ``weights_only=True``. Beside tensors and plain Python values, they
+    may hold an ``argparse.Namespace``, NumPy arrays and numbers, and the histories that mmengine
+    keeps; a file that asks for anything else is refused, and nothing of it runs.
+
+    Args:
+        file: Path, or an ``http(s)://`` address, which is downloaded once to torch's cache.
+        map_location: Where tensors go, see ``torch.load``.
+        hashed: Whether to hash the file, while it is read.
+        mmap: Whether tensors are mapped into memory and read when they are used, where the file
+            allows it: fast, but the file must not change as long as they are alive.
+
+    Raises:
+        CheckpointError: If there is no such file, it is empty, cut off, no checkpoint at all, or
+            asks for something that is not allowed.
+    """
+    path = _local(file)
+    _check_head(path)
+    with _hash_of(path) if hashed else _no_hash() as sha256:
+        metadata: dict[str, str] = {}
+        if path.suffix == ".safetensors":
+            content, metadata = _read_safetensors(path, map_location)
+        else:
+            content = _read_torch(path, map_location, mmap)
+        return CheckpointFile(path, content, metadata, sha256.result())
+
+
+def read_safely_in_mmengine() -> None:
+    """Let mmengine read files and ``http(s)`` addresses through :func:`read_checkpoint`.
+
+    mmengine falls back to unpickling anything when a file is not plain weights. From this call on,
+    ``load_from``, ``resume``, ``init_cfg=dict(type="Pretrained")`` and ``mmdet.apis`` refuse such
+    files in this process. Its other schemes (``torchvision://``, ``openmmlab://``, ``s3://`` ...)
+    are left to mmengine.
+    """
+
+    def load_from_file_without_running_it(filename: str, map_location: Any = None) -> Any:
+        return read_checkpoint(filename, map_location or "cpu", hashed=False).content
+
+    CheckpointLoader.register_scheme(
+        ("", "http://", "https://"), load_from_file_without_running_it, force=True
+    )
+
+
+def _local(file: str | os.PathLike[str]) -> Path:
+    """The file, downloaded if it is an address."""
+    name = os.fspath(file)
+    if not name.startswith(("http://", "https://")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            what = "a folder" if path.is_dir() else "no such file"
+            raise CheckpointError(f"checkpoint {path}: {what}")
+        return path
+    # the hash of the address keeps two files of one name apart
+    address = hashlib.sha256(name.encode()).hexdigest()[:8]
+    basename = Path(urlparse(name).path).name or "checkpoint.pth"
+    path = Path(torch.hub.get_dir()) / "checkpoints" / f"{address}-{basename}"
+    rank, _ = get_dist_info()
+    error = None
+    if rank == 0 and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(name, str(path), progress=True)
+        except OSError as e:  # raised behind the barrier, which the other ranks wait at
+            error = e
+    barrier()
+    if error is not None or not path.exists():
+        raise CheckpointError(f"checkpoint {name}: cannot be downloaded: {error}") from error
+    return path
+
+
+def _check_head(path: Path) -> None:
+    """Refuse what is no checkpoint at all, by its first bytes."""
+    with path.open("rb") as f:
+        head = f.read(512)
+    if not head:
+        raise CheckpointError(f"checkpoint {path}: the file is empty")
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise CheckpointError(
+            f"checkpoint {path}: this is a web page, not weights. The download ended on a login, "
+            "confirmation or error page; fetch the file itself"
+        )
+    if text.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"checkpoint {path}: this is a pointer of Git LFS, not weights; run `git lfs pull`"
+        )
+
+
+def _read_safetensors(path: Path, map_location: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    device = map_location if isinstance(map_location, str | torch.device) else "cpu"
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as f:
+            return {key: f.get_tensor(key) for key in f.keys()}, f.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"checkpoint {path}: not a whole safetensors file ({error}); it is cut off or damaged"
+        ) from error
+
+
+def _read_torch(path: Path, map_location: Any, mmap: bool) -> Any:
+    mmap = mmap and str(map_location) == "cpu" and zipfile.is_zipfile(path)
+    try:
+        with torch.serialization.safe_globals(_allowed()):
+            return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_explain(path, error)) from error
+    except (RuntimeError, EOFError, OSError, KeyError, IndexError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[:1]
+        raise CheckpointError(
+            f"checkpoint {path}: cannot be read ({''.join(first_line) or type(error).__name__}). "
+            "The file is cut off or damaged: compare its size with the source's, fetch it again"
+        ) from error
+
+
+def _explain(path: Path, error: Exception) -> str:
+    asked = re.search(r"(?:GLOBAL|global|function|class)[: ]+`?([\w.]+\.[\w.]+)", str(error))
+    if asked:
+        return (
+            f"checkpoint {path}: refused, nothing of it was run. It asks for {asked[1]}, which is "
+            "not among what weights need. If you trust its source, load it there and save its "
+            "state_dict() alone"
+        )
+    return (
+        f"checkpoint {path}: neither a file of torch.save nor a safetensors file, or a damaged one "
+        f"({str(error).splitlines()[0]})"
+    )
+
+
+def _allowed() -> list[Any]:
+    """What a file may ask for by name, beside what torch allows."""
+    core = np._core if hasattr(np, "_core") else np.core
+    dtypes = {type(np.dtype(c)) for c in "?bBhHiIlLqQefdU"}
+    history = [HistoryBuffer, (_method_of_history, "builtins.getattr")]
+    arrays = [core.multiarray._reconstruct, core.multiarray.scalar, np.ndarray, np.dtype, *dtypes]
+    return [argparse.Namespace, slice, *history, *arrays]
+
+
+def _method_of_history(owner: Any, name: str) -> Any:
+    """Stand in for ``getattr``, which mmengine's histories ask for to name their own methods."""
+    if owner is not HistoryBuffer or name.startswith("_"):
+        raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {owner!r}.{name}")
+    return getattr(owner, name)
+
+
+@contextmanager
+def _hash_of(path: Path) -> Iterator[Future[str]]:
+    """Hash a file on another thread; hashing and reading release the interpreter."""
+
+    def sha256() -> str:
+        with path.open("rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(sha256)
+
+
+@contextmanager
+def _no_hash() -> Iterator[Future[str]]:
+    future: Future[str] = Future()
+    future.set_result("")
+    yield future

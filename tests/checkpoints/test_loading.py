@@ -1,0 +1,375 @@
+"""Checkpoints of every kind load whole, or are refused with a reason."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mmspike.backbones import MetaSpikeFormer, MetaSpikeFormerClassifier
+from mmspike.checkpoints import CheckpointError, load_pretrained, read_checkpoint
+from mmspike.checkpoints.upstream import translate_state_dict
+
+KEYS = json.loads(
+    (Path(__file__).parents[1] / "data/metaspikeformer_v2_checkpoint_keys.json").read_text()
+)
+
+
+def published(size, distilled=False):
+    """A state dict with the published names and shapes, its numbers drawn."""
+    shapes = {**KEYS[size], **(KEYS[f"{size}_kd"] if distilled else {})}
+    out = {}
+    for key, shape in shapes.items():
+        count = key.endswith("num_batches_tracked")
+        out[key] = torch.tensor(7) if count else torch.rand(shape)
+    return out
+
+
+def container(state, **more):
+    args = argparse.Namespace(model="metaspikeformer", lr=6e-4, T=1, output_dir="out")
+    scaler = {"scale": 65536.0, "growth_factor": 2.0, "_growth_tracker": 12}
+    optimizer = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-3}]}
+    return {"model": state, "optimizer": optimizer, "scaler": scaler, "epoch": 199, "args": args}
+
+
+def assert_loaded(backbone, state):
+    expected = translate_state_dict(state)
+    actual = backbone.state_dict()
+    assert actual.keys() == expected.keys()
+    for name, value in actual.items():
+        assert torch.equal(value, expected[name].to(value.dtype)), name
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+@pytest.mark.parametrize("size", ["15M", "31M", "55M"])
+def test_published_checkpoints_at_full_size(tmp_path, size, distilled):
+    state = published(size, distilled)
+    torch.save(container(state), tmp_path / "file.pth")
+    init_cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "file.pth"))
+    model = MetaSpikeFormer(arch=size, time_steps=4, init_cfg=init_cfg)
+    model.init_weights()
+    assert_loaded(model, state)
+
+
+TINY = dict(arch=dict(embed_dims=[16, 16, 24, 32], num_heads=4))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A state dict with published names, of a small model."""
+    from mmspike.checkpoints.upstream import to_upstream_state_dict
+
+    torch.manual_seed(1)
+    model = MetaSpikeFormerClassifier(num_classes=5, distilled=True, **TINY)
+    state = {k: torch.rand(v.shape) if v.dim() else v for k, v in model.state_dict().items()}
+    backbone = {k[9:]: v for k, v in state.items() if k.startswith("backbone.")}
+    heads = {k: v for k, v in state.items() if not k.startswith("backbone.")}
+    return to_upstream_state_dict(backbone) | heads
+
+
+def _safetensors(state, path):
+    path = path.with_suffix(".safetensors")
+    save_file({k: v.contiguous() for k, v in state.items()}, path)
+    return path
+
+
+def _torch(content, path, **options):
+    torch.save(content, path, **options)
+    return path
+
+
+def ours(state):
+    return translate_state_dict(state)
+
+
+def detector(backbone):
+    heads = {
+        "neck.lateral_convs.0.layer.weight": torch.rand(3),
+        "rpn_head.rpn_cls.bias": torch.rand(1),
+    }
+    return {f"backbone.{k}": v for k, v in backbone.items()} | heads
+
+
+FORMATS = {
+    "published": lambda s, p: _torch(container(s), p),
+    "published, several processes": lambda s, p: _torch(
+        container({f"module.{k}": v for k, v in s.items()}), p
+    ),
+    "published, compiled": lambda s, p: _torch(
+        container({f"_orig_mod.{k}": v for k, v in s.items()}), p
+    ),
+    "bare": _torch,
+    "bare, old serialisation": lambda s, p: _torch(s, p, _use_new_zipfile_serialization=False),
+    "safetensors": _safetensors,
+    "ours": lambda s, p: _torch({"state_dict": ours(s), "meta": {}}, p),
+    "ours, safetensors": lambda s, p: _safetensors(ours(s), p),
+    "detector": lambda s, p: _torch({"state_dict": detector(ours(s)), "meta": {}}, p),
+    "detector, several processes": lambda s, p: _torch(
+        {"state_dict": {f"module.{k}": v for k, v in detector(ours(s)).items()}}, p
+    ),
+    "segmentor, published names": lambda s, p: _torch(
+        {"state_dict": {f"backbone.{k}": v for k, v in s.items() if "head" not in k}}, p
+    ),
+}
+
+
+@pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
+def test_formats(tmp_path, tiny, make):
+    model = MetaSpikeFormer(**TINY)
+    report = load_pretrained(model, make(tiny, tmp_path / "file.pth"))
+    assert_loaded(model, tiny)
+    assert report.fits
+    assert len(report.loaded) == len(model.state_dict())
+    assert report.sha256
+
+
+def test_report_and_its_line(tmp_path, tiny, caplog):
+    report = load_pretrained(MetaSpikeFormer(**TINY), _torch(container(tiny), tmp_path / "f.pth"))
+    assert str(report) == (
+        "loaded 823 of 823 backbone tensors from a Meta-SpikeFormer classification checkpoint; "
+        f"ignored head.weight, head.bias, head_kd.weight, head_kd.bias ({tmp_path / 'f.pth'})"
+    )
+    assert report.dtypes == {"float32": 690, "int64": 133}
+    assert report.reshaped[0] == "stages.3.blocks.0.mlp.0.layer.weight"
+    assert len(report.reshaped) == 16
+
+
+def test_the_parts_of_a_detector_are_counted(tmp_path, tiny):
+    path = _torch({"state_dict": detector(ours(tiny))}, tmp_path / "f.pth")
+    report = load_pretrained(MetaSpikeFormer(**TINY), path)
+    assert report.source == "mmspike detector or segmentor"
+    assert report.ignored[:2] == ["neck.lateral_convs.0.layer.weight", "rpn_head.rpn_cls.bias"]
+
+
+def test_into_a_whole_model(tmp_path, tiny):
+    model = MetaSpikeFormerClassifier(num_classes=5, distilled=True, **TINY)
+    load_pretrained(model, _torch(container(tiny), tmp_path / "f.pth"))
+    assert_loaded(model.backbone, tiny)
+    assert torch.equal(model.head.weight, tiny["head.weight"])
+    assert torch.equal(model.head_kd.bias, tiny["head_kd.bias"])
+
+
+def test_types_are_widened(tmp_path, tiny):
+    half = {k: v.half() if v.is_floating_point() else v for k, v in tiny.items()}
+    model = MetaSpikeFormer(**TINY)
+    report = load_pretrained(model, _torch(half, tmp_path / "f.pth"))
+    assert report.dtypes == {"float16": 690, "int64": 133}
+    assert_loaded(model, half)
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_prefix(tmp_path, tiny):
+    path = _torch(
+        {f"teacher.{k}": v for k, v in tiny.items()} | {"x": torch.rand(1)}, tmp_path / "f"
+    )
+    model = MetaSpikeFormer(
+        **TINY, init_cfg=dict(type="Pretrained", checkpoint=str(path), prefix="teacher.")
+    )
+    model.init_weights()
+    assert_loaded(model, tiny)
+
+
+def test_url(tmp_path, tiny, monkeypatch):
+    import functools
+    import http.server
+    import threading
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    _torch(container(tiny), tmp_path / "f.pth")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        model = MetaSpikeFormer(**TINY)
+        load_pretrained(model, f"{address}/f.pth")
+        assert_loaded(model, tiny)
+        with pytest.raises(CheckpointError, match="cannot be downloaded"):
+            load_pretrained(model, f"{address}/absent.pth")
+        server.shutdown()
+    load_pretrained(model, f"{address}/f.pth")  # from the cache
+
+
+# --- misfits
+
+
+def test_another_size_is_named(tmp_path):
+    path = _torch(container(published("31M")), tmp_path / "f.pth")
+    model = MetaSpikeFormer("15M")
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match="31M model's: set arch='31M'"):
+        load_pretrained(model, path)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def drop(state):
+    del state["block3.2.attn.k_conv.1.bias"]
+
+
+def crop(state):
+    state["downsample2.encode_conv.bias"] = torch.rand(3)
+
+
+def extend(state):
+    state["block4.2.mlp.fc1_bn.bias"] = torch.rand(128)
+
+
+def poison(state):
+    state["ConvBlock1_1.0.conv2.weight"] = state["ConvBlock1_1.0.conv2.weight"] * float("nan")
+
+
+def recolour(state):
+    state["downsample1_1.encode_conv.weight"] = torch.rand(8, 2, 7, 7)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (drop, r"missing: stages\.3\.blocks\.2\.mixer\.k_norm\.bias"),
+        (drop, "a part of the backbone only"),
+        (crop, r"of another shape: stages\.2\.downsample\.layer\.bias \[3\], not \[16\]"),
+        (extend, r"not in the model: stages\.4\.blocks\.2\.mlp\.0\.norm\.bias"),
+        (poison, r"not all numbers are finite in stages\.0\.blocks\.0\.mlp\.1\.layer\.weight"),
+        (recolour, "images of 2 channels: set in_channels=2"),
+    ],
+)
+def test_misfits(tmp_path, tiny, damage, message):
+    state = dict(tiny)
+    damage(state)
+    path = _torch(container(state), tmp_path / "f.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load_pretrained(MetaSpikeFormer(**TINY), path)
+
+
+def test_not_strict_loads_what_fits(tmp_path, tiny):
+    state = dict(tiny)
+    drop(state)
+    crop(state)
+    model = MetaSpikeFormer(**TINY)
+    report = load_pretrained(model, _torch(state, tmp_path / "f.pth"), strict=False)
+    assert len(report.loaded) == 821
+    assert report.missing == ["stages.3.blocks.2.mixer.k_norm.bias"]
+    assert list(report.mismatched) == ["stages.2.downsample.layer.bias"]
+    assert torch.equal(
+        model.state_dict()["stages.0.downsample.norm.bias"], tiny["downsample1_1.encode_bn.bias"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(num_classes=7), "have 5 classes: set num_classes=5"),
+        (dict(num_classes=5, distilled=True), "no second head: set distilled=False"),
+    ],
+)
+def test_misfits_of_heads(tmp_path, tiny, change, message):
+    state = {k: v for k, v in tiny.items() if not k.startswith("head_kd")}
+    path = _torch(container(state), tmp_path / "f.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load_pretrained(MetaSpikeFormerClassifier(**change, **TINY), path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"fc.weight": torch.rand(2), "conv1.weight": torch.rand(2)},
+            "no tensor of a Meta-SpikeFormer",
+        ),
+        ([torch.rand(2)], "expected a state dict"),
+        ({"model": {}}, "expected a state dict"),
+        ({"epoch": 3}, "holds no tensors; its keys are epoch"),
+    ],
+)
+def test_no_backbone_in_it(tmp_path, content, message):
+    with pytest.raises(CheckpointError, match=message):
+        load_pretrained(MetaSpikeFormer(**TINY), _torch(content, tmp_path / "f.pth"))
+
+
+def test_unknown_options_of_init_cfg():
+    model = MetaSpikeFormer(**TINY, init_cfg=dict(type="Pretrained", checkpoint="f", strickt=True))
+    with pytest.raises(TypeError, match="strickt"):
+        model.init_weights()
+
+
+# --- files that are refused
+
+
+class Writes:
+    """Would write a file if it were unpickled without care."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("inside", ["model", "args"])
+def test_nothing_of_a_file_runs(tmp_path, tiny, old, inside):
+    witness = tmp_path / "witness"
+    content = container(dict(tiny))
+    if inside == "args":
+        content["args"].evil = Writes(witness)
+    else:
+        content["model"]["block3.evil"] = Writes(witness)
+    path = _torch(content, tmp_path / "f.pth", _use_new_zipfile_serialization=not old)
+    with pytest.raises(CheckpointError, match=r"refused, nothing of it was run.*asks for io\.open"):
+        load_pretrained(MetaSpikeFormer(**TINY), path)
+    assert not witness.exists()
+    torch.load(path, weights_only=False)  # the file is what it seems
+    assert witness.exists()
+
+
+def test_a_plain_pickle_is_refused(tmp_path):
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps(Writes(tmp_path / "witness")))
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / "f.pkl"))):
+        read_checkpoint(tmp_path / "f.pkl")
+    assert not (tmp_path / "witness").exists()
+
+
+def test_a_pickled_model_is_refused_by_name(tmp_path):
+    path = _torch(torch.nn.Linear(2, 2), tmp_path / "f.pth")
+    with pytest.raises(CheckpointError, match=r"torch\.nn\.modules\.linear\.Linear"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["f.pth", "f.safetensors"])
+@pytest.mark.parametrize("keep", [0.3, 0.99])
+def test_cut_off(tmp_path, tiny, name, keep):
+    whole = (
+        _torch(tiny, tmp_path / "w.pth") if name == "f.pth" else _safetensors(tiny, tmp_path / "w")
+    )
+    data = whole.read_bytes()
+    (tmp_path / name).write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(CheckpointError, match="cut off or damaged"):
+        read_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"\n<!DOCTYPE html><html>Sign in</html>", "a web page, not weights"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "pointer of Git LFS"),
+        (b"\x00\x01\x02 not a checkpoint", "neither a file of torch.save nor|cut off or damaged"),
+    ],
+)
+@pytest.mark.parametrize("name", ["f.pth", "f.safetensors"])
+def test_not_checkpoints(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(tmp_path / name)
+
+
+def test_absent_files_and_folders(tmp_path):
+    with pytest.raises(CheckpointError, match=r"absent\.pth: no such file"):
+        read_checkpoint(tmp_path / "absent.pth")
+    with pytest.raises(CheckpointError, match="a folder"):
+        read_checkpoint(tmp_path)

@@ -1,0 +1,89 @@
+"""Turn any checkpoint with a Meta-SpikeFormer into a slim one of its backbone, or back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+import mmspike
+from mmspike.backbones.meta_spikeformer import ARCHS
+from mmspike.checkpoints import CheckpointError, read_checkpoint
+from mmspike.checkpoints.sources import arch_of, sort_checkpoint
+from mmspike.checkpoints.upstream import to_upstream_state_dict
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", metavar="IN", help="checkpoint file or http(s) address")
+    parser.add_argument("out", metavar="OUT", type=Path, help="file to write: .pth or .safetensors")
+    parser.add_argument(
+        "--to-upstream",
+        action="store_true",
+        help="write the published names, with the classification heads if IN has them",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+    return parser.parse_args()
+
+
+def convert(source: str, to_upstream: bool) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a checkpoint, and give tensors and metadata of the one to write."""
+    file = read_checkpoint(source)
+    sorted_ = sort_checkpoint(file)
+    widths = arch_of(sorted_.backbone)
+    if widths is None:
+        raise CheckpointError(f"checkpoint {file.path}: holds a part of the backbone only")
+    names = [name for name, arch in ARCHS.items() if list(arch["embed_dims"]) == widths]
+    metadata = {
+        "arch": names[0] if names else json.dumps({"embed_dims": widths}),
+        "source": file.path.name,
+        "source_format": sorted_.format,
+        "source_sha256": file.sha256,
+        "mmspike_version": mmspike.__version__,
+    }
+    tensors = sorted_.backbone
+    if to_upstream:
+        tensors = to_upstream_state_dict(tensors) | sorted_.heads
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata
+
+
+def write(out: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str], key: str) -> None:
+    """Write a checkpoint whole or not at all."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        if out.suffix == ".safetensors":
+            save_file(tensors, partial, metadata=metadata)
+        else:
+            content: dict[str, Any] = {key: tensors, "meta": metadata}
+            torch.save(content, partial)
+        os.replace(partial, out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Convert one file."""
+    args = parse_args()
+    if args.out.exists() and not args.overwrite:
+        raise SystemExit(f"{args.out} is there already; --overwrite replaces it")
+    try:
+        tensors, metadata = convert(args.source, args.to_upstream)
+    except CheckpointError as error:
+        raise SystemExit(str(error)) from error
+    write(args.out, tensors, metadata, "model" if args.to_upstream else "state_dict")
+    size = args.out.stat().st_size / 2**20
+    print(
+        f"wrote {args.out}: {len(tensors)} tensors, {size:.1f} MiB, arch {metadata['arch']}, "
+        f"from a {metadata['source_format']}"
+    )
+
+
+if __name__ == "__main__":
+    main()
