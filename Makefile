@@ -1,6 +1,7 @@
 # Everything on a fresh machine with Python 3.11 and gcc:
-#   make demo   install if needed, generate data, train, evaluate, draw pictures
-#   make test   install if needed, lint, run the tests
+#   make demo      install if needed, generate data, train a detector, evaluate, draw pictures
+#   make demo-seg  the same with a segmentor
+#   make test      install if needed, lint, run the tests
 # TORCH names what pip installs first; give your CUDA build there (see README.md).
 PYTHON ?= python3.11
 TORCH ?= torch==2.13.0
@@ -8,8 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := work_dirs/demo
+DEMO_SEG := work_dirs/demo-seg
 
-.PHONY: install demo test lint clean
+.PHONY: install demo demo-seg test lint clean
 install: $(STAMP)
 	@$(BIN)/python tools/check_install.py
 
@@ -29,6 +31,12 @@ demo: install
 	$(BIN)/python tools/train.py configs/mask_rcnn_metaspike_shapes.py --work-dir $(DEMO)
 	$(BIN)/python tools/analysis_tools/report_run.py configs/mask_rcnn_metaspike_shapes.py \
 	    $$(cat $(DEMO)/last_checkpoint) $(DEMO)
+
+demo-seg: install
+	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes --overwrite
+	$(BIN)/python tools/train.py configs/semantic_fpn_metaspike_shapes.py --work-dir $(DEMO_SEG)
+	$(BIN)/python tools/analysis_tools/report_run.py configs/semantic_fpn_metaspike_shapes.py \
+	    $$(cat $(DEMO_SEG)/last_checkpoint) $(DEMO_SEG)
 
 lint: install
 	$(BIN)/ruff check .

@@ -6,4 +6,7 @@ _base_ = [
     "mmdet::_base_/default_runtime.py",
 ]
 
+pretrained = "checkpoints/metaspikeformer_15M.pth"  # see docs/transfer.md
+model = dict(backbone=dict(init_cfg=dict(type="Pretrained", checkpoint=pretrained)))
+
 sync_bn = "torch"  # over all GPUs of a distributed run: 2 images are few for batch statistics

@@ -6,7 +6,7 @@ data_root = "data/shapes/"
 classes = ("circle", "square", "triangle")
 size = (128, 128)
 width = 64  # of neck and heads
-max_iters = 1100
+max_iters = 1200
 
 model = dict(
     backbone=dict(
@@ -78,7 +78,7 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
+    batch_size=8,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
@@ -100,15 +100,21 @@ train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=ma
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 # The predictors read few, binary numbers: at the common rate they learn last and slow the rest.
-predictors = ("rpn_cls", "rpn_reg", "fc_cls", "fc_reg", "conv_logits")
+predictors = (
+    "rpn_head.rpn_cls",
+    "rpn_head.rpn_reg",
+    "roi_head.bbox_head.fc_cls",
+    "roi_head.bbox_head.fc_reg",
+    "roi_head.mask_head.conv_logits",
+)
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="mmspike.MergedGroupsConstructor",
     optimizer=dict(type="AdamW", lr=2e-3, weight_decay=0.05, fused=True),
     paramwise_cfg=dict(
+        lr_mults=dict.fromkeys(predictors, 5.0),
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
-        custom_keys={name: dict(lr_mult=5.0) for name in predictors},
     ),
     clip_grad=dict(max_norm=10.0),
 )

@@ -1,8 +1,8 @@
 """Child registries of mmengine's, in the scope ``mmspike``, and the places they load from.
 
 A config names a module as ``mmspike.MetaSpikeFormer`` and needs no ``custom_imports``. Modules that
-need mmdet live one scope deeper (``mmspike.det.SpikeRPNHead``), so that mmdet is imported only when
-such a name is looked up.
+need mmdet or mmseg live one scope deeper (``mmspike.det.SpikeRPNHead``,
+``mmspike.seg.SpikeFPNHead``), so that a host is imported only when such a name is looked up.
 """
 
 from mmengine.config import utils as _config_utils
@@ -13,6 +13,9 @@ from mmengine.registry import Registry
 # Lets configs elsewhere write ``_base_ = "mmspike::_base_/models/mask_rcnn_metaspike.py"``, once
 # this module is imported. mmengine wants a slash in the name.
 _config_utils.MODULE2PACKAGE.setdefault("mmspike", "mmspike")
+# mmengine looks for "mmseg::" in a distribution named mmsegmentation, whoever publishes it; the
+# module is found under its own name.
+_config_utils.MODULE2PACKAGE["mmseg"] = "mmseg"
 
 MODELS = Registry(
     "model",
@@ -21,6 +24,7 @@ MODELS = Registry(
     locations=["mmspike.neurons", "mmspike.backbones", "mmspike.necks"],
 )
 DET_MODELS = Registry("det model", parent=MODELS, scope="det", locations=["mmspike.det"])
+SEG_MODELS = Registry("seg model", parent=MODELS, scope="seg", locations=["mmspike.seg"])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",
     parent=_MMENGINE_CONSTRUCTORS,

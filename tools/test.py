@@ -7,7 +7,7 @@ import argparse
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmspike.engine.command_line import make_parser, read_config
+from mmspike.engine.command_line import checkpoints_from_outside, make_parser, read_config
 from mmspike.engine.testing import (
     augment_at_test_time,
     dump_predictions,
@@ -42,7 +42,8 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(str(error)) from error
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-    runner.test()
+    with checkpoints_from_outside():
+        runner.test()
 
 
 if __name__ == "__main__":

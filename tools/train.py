@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmspike.engine.command_line import make_parser, read_config
+from mmspike.engine.command_line import checkpoints_from_outside, make_parser, read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,7 +60,8 @@ def main() -> None:
     cfg = read_config(args)
     apply_args(cfg, args)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-    runner.train()
+    with checkpoints_from_outside():
+        runner.train()
 
 
 if __name__ == "__main__":

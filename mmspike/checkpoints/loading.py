@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -220,9 +221,17 @@ def init_from(model: nn.Module, init_cfg: Mapping[str, Any]) -> LoadReport:
             "init_cfg of type 'Pretrained' takes checkpoint, prefix, strict and map_location; "
             f"got {dict(init_cfg)}"
         )
+    file = os.fspath(init_cfg["checkpoint"])
+    if not file.startswith(("http://", "https://")) and not Path(file).expanduser().is_file():
+        raise CheckpointError(
+            f"pretrained checkpoint {file}: no such file. Put the published weights there "
+            "(docs/transfer.md says where they are), name another file with --cfg-options "
+            "model.backbone.init_cfg.checkpoint=FILE, or start from scratch with --cfg-options "
+            "model.backbone.init_cfg=None"
+        )
     return load_pretrained(
         model,
-        init_cfg["checkpoint"],
+        file,
         prefix=options.get("prefix") or "",
         strict=options.get("strict", True),
     )

@@ -1,4 +1,6 @@
-"""Coloured circles, squares and triangles with occlusion, noise and clutter, in COCO format.
+"""Coloured circles, squares and triangles with occlusion, noise and clutter.
+
+Instances are in COCO format, and a label map lies beside every image.
 
 Every image is drawn from its own seed, so that a data set depends on nothing but its settings.
 """
@@ -18,7 +20,7 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 CLASSES = ("circle", "square", "triangle")
-VERSION = 1  # of the drawing: another one makes other images from the same settings
+VERSION = 2  # of the drawing: another one makes other images from the same settings
 _OVERSAMPLE = 4  # shapes are drawn this much larger and averaged, for smooth edges
 _MIN_VISIBLE = 0.5  # share of every shape that stays visible
 _MIN_AREA = 24  # pixels of the smallest visible part
@@ -97,7 +99,9 @@ def write_shapes(
 ) -> bool:
     """Write a data set, or leave it if it is there already.
 
-    It appears as a whole: ``annotations/{train,val}.json`` and ``{train,val}/*.png``.
+    It appears as a whole: images in ``{train,val}/*.png``, instances in
+    ``annotations/{train,val}.json``, and label maps in ``semseg/{train,val}/*.png``: 0 is the
+    background, 1 to 3 are the classes.
 
     Args:
         root: Folder to write.
@@ -132,7 +136,8 @@ def write_shapes(
         for index, (split, count) in enumerate(
             [("train", settings.num_train), ("val", settings.num_val)]
         ):
-            coco = _write_split(partial / split, settings, index, count, progress)
+            (partial / "semseg" / split).mkdir(parents=True)
+            coco = _write_split(partial, split, settings, index, count, progress)
             (partial / "annotations" / f"{split}.json").write_text(json.dumps(coco))
         if root.exists():
             shutil.rmtree(root)
@@ -143,19 +148,23 @@ def write_shapes(
 
 
 def _write_split(
-    folder: Path,
+    root: Path,
+    split: str,
     settings: ShapesSettings,
-    split: int,
+    index: int,
     count: int,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
-    folder.mkdir()
+    (root / split).mkdir()
     images, annotations = [], []
     for i in range(count):
-        image, shapes = draw_scene(np.random.default_rng([settings.seed, split, i]), settings)
+        image, shapes = draw_scene(np.random.default_rng([settings.seed, index, i]), settings)
         name = f"{i:06d}.png"
-        if not cv2.imwrite(str(folder / name), image):
-            raise OSError(f"could not write {folder / name}")
+        labels = np.zeros(image.shape[:2], np.uint8)
+        for label, mask in shapes:
+            labels[mask] = label + 1
+        _write_png(root / split / name, image)
+        _write_png(root / "semseg" / split / name, labels)
         size = {"height": settings.size, "width": settings.size}
         images.append({"id": i + 1, "file_name": name, **size})
         for label, mask in shapes:
@@ -172,13 +181,18 @@ def _write_split(
                 }
             )
         if (i + 1) % 500 == 0 or i + 1 == count:
-            progress(f"{folder.name}: {i + 1} of {count} images")
+            progress(f"{split}: {i + 1} of {count} images")
     return {
         "info": {"description": "generated shapes", "settings": _identity(settings)},
         "images": images,
         "annotations": annotations,
         "categories": [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)],
     }
+
+
+def _write_png(file: Path, pixels: np.ndarray) -> None:
+    if not cv2.imwrite(str(file), pixels):
+        raise OSError(f"could not write {file}")
 
 
 def _settings_of(root: Path) -> dict[str, Any] | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from mmdet.models.detectors import FasterRCNN, MaskRCNN
 from torch import nn
 
+from mmspike.layers.checks import expect, expect_neck_fits
 from mmspike.registry import DET_MODELS
 
 
@@ -23,11 +23,7 @@ def check_parts(detector: nn.Module) -> None:
         ValueError: At the first disagreement; it names both sides.
     """
     backbone, neck = detector.backbone, getattr(detector, "neck", None)
-    if hasattr(backbone, "out_strides") and hasattr(neck, "in_strides"):
-        _expect("neck.in_strides", neck.in_strides, "the backbone's strides", backbone.out_strides)
-        _expect(
-            "neck.in_channels", neck.in_channels, "the backbone's channels", backbone.out_channels
-        )
+    expect_neck_fits(backbone, neck)
     strides = getattr(neck, "out_strides", None)
     if strides is None:
         given = getattr(backbone, "out_strides", [])
@@ -41,19 +37,19 @@ def check_parts(detector: nn.Module) -> None:
         head = getattr(detector, name, None)
         if head is not None and hasattr(head, "prior_generator"):
             given = [max(s) for s in head.prior_generator.strides]
-            _expect(f"{name}.anchor_generator.strides", given, "the neck's strides", strides)
-            _expect(f"{name}.in_channels", head.in_channels, "out_channels", neck.out_channels)
+            expect(f"{name}.anchor_generator.strides", given, "the neck's strides", strides)
+            expect(f"{name}.in_channels", head.in_channels, "out_channels", neck.out_channels)
     roi_head = getattr(detector, "roi_head", None)
     for name in ("bbox_head", "mask_head"):
         for head in _parts(roi_head, name):
             what = "the neck's out_channels"
-            _expect(f"roi_head.{name}.in_channels", head.in_channels, what, neck.out_channels)
+            expect(f"roi_head.{name}.in_channels", head.in_channels, what, neck.out_channels)
     for name in ("bbox_roi_extractor", "mask_roi_extractor"):
         for extractor in _parts(roi_head, name):
             given, what = extractor.featmap_strides, "the first of the neck's strides"
-            _expect(f"roi_head.{name}.featmap_strides", given, what, strides[: len(given)])
+            expect(f"roi_head.{name}.featmap_strides", given, what, strides[: len(given)])
             given, what = extractor.out_channels, "the neck's out_channels"
-            _expect(f"roi_head.{name}.out_channels", given, what, neck.out_channels)
+            expect(f"roi_head.{name}.out_channels", given, what, neck.out_channels)
 
 
 def _parts(roi_head: nn.Module | None, name: str) -> list[nn.Module]:
@@ -62,13 +58,6 @@ def _parts(roi_head: nn.Module | None, name: str) -> list[nn.Module]:
     if part is None:
         return []
     return list(part) if isinstance(part, nn.ModuleList) else [part]
-
-
-def _expect(name: str, given: Any, what: str, expected: Any) -> None:
-    if isinstance(given, Sequence):
-        given, expected = list(given), list(expected)
-    if given != expected:
-        raise ValueError(f"{name}={given} must be {what}: {expected}")
 
 
 @DET_MODELS.register_module()

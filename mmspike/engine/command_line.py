@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
 import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
+from mmspike.checkpoints import CheckpointError, read_safely_in_mmengine
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -35,6 +38,16 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     # torch's launchers pass either spelling
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser
+
+
+@contextmanager
+def checkpoints_from_outside() -> Iterator[None]:
+    """Let mmengine load files without running them; end with a line when one is refused."""
+    read_safely_in_mmengine()
+    try:
+        yield
+    except CheckpointError as error:
+        raise SystemExit(str(error)) from error
 
 
 def read_config(args: argparse.Namespace) -> Config:

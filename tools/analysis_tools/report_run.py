@@ -1,4 +1,4 @@
-"""Draw a finished run of a detector: curves, predictions beside ground truth, and firing rates.
+"""Draw a finished run: curves, predictions beside ground truth, and firing rates.
 
 Reads the last log of a work dir, and the data that the config validates on.
 """
@@ -22,8 +22,8 @@ from mmengine.runner import Runner, load_checkpoint
 from mmengine.structures import InstanceData
 from torch import nn
 
-import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
 from mmspike.energy import measure_firing_rates
+from mmspike.engine.command_line import checkpoints_from_outside
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -31,6 +31,12 @@ from matplotlib.axes import Axes
 
 SILENT = 1e-3
 BLUE, ORANGE, GREEN, GREY = "#2a6f97", "#d95f02", "#4f8a3c", "#777777"
+# key in the log: name, unit, colour, where its last value is written
+METRICS = {
+    "coco/bbox_mAP": ("bbox mAP", 1.0, BLUE, 6),
+    "coco/segm_mAP": ("segm mAP", 1.0, ORANGE, -14),
+    "mIoU": ("mIoU", 0.01, BLUE, 6),
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,13 +66,13 @@ def read_scalars(work_dir: Path) -> list[dict]:
 
 
 def draw_curves(records: list[dict], out: Path) -> None:
-    """Draw losses and mAP over the steps of training."""
+    """Draw losses and metrics over the steps of training."""
     train = [r for r in records if "loss" in r]
     val, step = [], 0
     for record in records:  # a validation does not tell its step, but follows the training's
         if "loss" in record:
             step = record["step"]
-        elif "coco/bbox_mAP" in record:
+        elif any(key in record for key in METRICS):
             val.append({**record, "step": step})
     fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     steps = [r["step"] for r in train]
@@ -76,17 +82,13 @@ def draw_curves(records: list[dict], out: Path) -> None:
         left.plot(steps, [r.get(key, np.nan) for r in train], label=key, **style)
     left.set(title="Training loss", xlabel="step", ylim=(0, None))
     left.legend(fontsize=8)
-    for name, colour, offset in (("bbox", BLUE, 6), ("segm", ORANGE, -14)):
-        points = [(r["step"], r[f"coco/{name}_mAP"]) for r in val if f"coco/{name}_mAP" in r]
+    for key, (name, unit, colour, offset) in METRICS.items():
+        points = [(r["step"], r[key] * unit) for r in val if key in r]
         if points:
-            right.plot(*zip(*points, strict=True), "o-", color=colour, label=f"{name} mAP")
-            right.annotate(
-                f"{points[-1][1]:.3f}",
-                points[-1],
-                (-24, offset),
-                textcoords="offset points",
-                color=colour,
-            )
+            right.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
+            last = f"{points[-1][1]:.3f}"
+            at = {"textcoords": "offset points", "color": colour}
+            right.annotate(last, points[-1], (-24, offset), **at)
     right.set(title="Validation", xlabel="step", ylim=(0, 1))
     right.legend(fontsize=8)
     for ax in (left, right):
@@ -101,13 +103,20 @@ def draw_predictions(samples: list, classes: tuple[str, ...], thr: float, out: P
     width = 2.4 * len(samples)
     fig, axes = plt.subplots(2, len(samples), figsize=(width, 5.4), squeeze=False)
     colours = mpl.colormaps["tab10"].colors
+    by_pixel = "pred_sem_seg" in samples[0]
+    if by_pixel:
+        colours = (mpl.colors.to_rgb("#333333"), *colours)  # the first class is the background
     for column, sample in zip(axes.T, samples, strict=True):
         image = mmcv.imread(sample.img_path, channel_order="rgb")
+        if by_pixel:
+            draw_labels(column[0], image, sample.gt_sem_seg.data[0].cpu().numpy(), colours)
+            draw_labels(column[1], image, sample.pred_sem_seg.data[0].cpu().numpy(), colours)
+            continue
         truth, found = sample.gt_instances, sample.pred_instances
         draw_instances(column[0], image, truth.cpu(), colours)
         draw_instances(column[1], image, found[found.scores >= thr].cpu(), colours)
     axes[0, 0].set_ylabel("ground truth")
-    axes[1, 0].set_ylabel(f"prediction (score >= {thr})")
+    axes[1, 0].set_ylabel("prediction" if by_pixel else f"prediction (score >= {thr})")
     names = classes[: len(colours)]
     handles = [mpl.patches.Patch(color=c, label=n) for c, n in zip(colours, names, strict=False)]
     fig.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
@@ -135,9 +144,17 @@ def draw_instances(ax: Axes, image: np.ndarray, instances: InstanceData, colours
             ax.text(max(x1, 1), max(y1, 1), text, va="top", clip_on=True, **style)
 
 
+def draw_labels(ax: Axes, image: np.ndarray, labels: np.ndarray, colours: Sequence) -> None:
+    """Draw the class of every pixel, ``[H, W]``, over its image; 255 is not labelled."""
+    ax.imshow(image)
+    ax.set(xticks=[], yticks=[])
+    tint = np.asarray(colours, dtype=float)[labels % len(colours)]
+    ax.imshow(np.dstack([tint, np.where(labels == 255, 0.0, 0.6)]))
+
+
 def draw_firing_rates(rates: dict[str, float], out: Path) -> None:
     """Draw a bar per neuron, in the order of the model, and write the numbers beside it."""
-    colours = {"backbone": BLUE, "neck": ORANGE, "rpn_head": GREEN, "roi_head": GREY}
+    colours = {"backbone": BLUE, "neck": ORANGE, "rpn_head": GREEN, "decode_head": GREEN}
     names = list(rates)
     fig, ax = plt.subplots(figsize=(8, 0.17 * len(names) + 1.2), layout="constrained")
     bars = [colours.get(name.split(".")[0], GREY) for name in names]
@@ -171,7 +188,8 @@ def main() -> None:
     records = read_scalars(work_dir)
     draw_curves(records, work_dir / "curves.png")
 
-    model = load_model(cfg, args.checkpoint, args.device)
+    with checkpoints_from_outside():
+        model = load_model(cfg, args.checkpoint, args.device)
     cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
     loader = Runner.build_dataloader(cfg.val_dataloader)
     samples = []
@@ -188,9 +206,9 @@ def main() -> None:
 
     losses = [r["loss"] for r in records if "loss" in r]
     print(f"loss: {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")
-    for key, value in next((r for r in records[::-1] if "coco/bbox_mAP" in r), {}).items():
-        if key in ("coco/bbox_mAP", "coco/segm_mAP"):
-            print(f"{key}: {value:.3f}")
+    for key, value in next((r for r in records[::-1] if METRICS.keys() & r.keys()), {}).items():
+        if key in METRICS:
+            print(f"{METRICS[key][0]}: {value * METRICS[key][1]:.3f}")
     silent = [name for name, rate in rates.items() if rate < SILENT]
     mean = sum(rates.values()) / len(rates)
     print(f"firing rate: {mean:.1%} on average over {len(rates)} layers of neurons")

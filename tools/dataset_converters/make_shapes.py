@@ -1,4 +1,4 @@
-"""Generate the shapes data set: coloured circles, squares and triangles, in COCO format."""
+"""Generate the shapes data set: circles, squares and triangles, instances and label maps."""
 
 from __future__ import annotations
 

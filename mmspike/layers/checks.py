@@ -1,0 +1,32 @@
+"""Checks, when a model is built, that its parts agree on strides and channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+
+def expect(name: str, given: Any, what: str, expected: Any) -> None:
+    """Compare a setting with what another part of the model gives.
+
+    Raises:
+        ValueError: If they differ; it names both.
+    """
+    if isinstance(given, Sequence):
+        given, expected = list(given), list(expected)
+    if given != expected:
+        raise ValueError(f"{name}={given} must be {what}: {expected}")
+
+
+def expect_neck_fits(backbone: nn.Module, neck: nn.Module | None) -> None:
+    """Check that a neck takes the maps that a backbone gives, as far as both tell.
+
+    Raises:
+        ValueError: If strides or channels differ.
+    """
+    if hasattr(backbone, "out_strides") and hasattr(neck, "in_strides"):
+        expect("neck.in_strides", neck.in_strides, "the backbone's strides", backbone.out_strides)
+        what = "the backbone's channels"
+        expect("neck.in_channels", neck.in_channels, what, backbone.out_channels)

@@ -1,0 +1,6 @@
+"""Spiking parts for mmseg: thin subclasses; the only place that imports mmseg."""
+
+from mmspike.seg.fpn_head import SpikeFPNHead
+from mmspike.seg.segmentors import SpikeEncoderDecoder
+
+__all__ = ["SpikeEncoderDecoder", "SpikeFPNHead"]

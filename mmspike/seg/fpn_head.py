@@ -1,0 +1,74 @@
+"""The head of Semantic FPN on spike sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmseg.models.decode_heads import FPNHead
+from torch import Tensor, nn
+
+from mmspike.layers.conv import SpikeLayer
+from mmspike.layers.time import mean_over_time, per_step
+from mmspike.neurons import build_neuron
+from mmspike.registry import SEG_MODELS
+
+
+@SEG_MODELS.register_module()
+class SpikeFPNHead(FPNHead):
+    """mmseg's Semantic FPN head, spiking through all time steps.
+
+    Every convolution is ``neuron, conv, norm``; what is enlarged and summed are potentials (real
+    values). The classifier reads spikes averaged over time.
+
+    Args:
+        feature_strides: Strides of the incoming maps, finest first; logits come at the first.
+        norm_cfg: Config of the norms; ``None`` means ``dict(type="BN")``.
+        neuron_cfg: Config of the neurons; ``None`` means ``dict(type="mmspike.LIF")``.
+        **kwargs: Those of ``mmseg.models.FPNHead``.
+    """
+
+    def __init__(
+        self,
+        feature_strides: Sequence[int],
+        *,
+        norm_cfg: dict[str, Any] | None = None,
+        neuron_cfg: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(feature_strides, norm_cfg=norm_cfg or {"type": "BN"}, **kwargs)
+        self.scale_heads = nn.ModuleList(
+            nn.Sequential(*(_spiking(layer, neuron_cfg) for layer in head))
+            for head in self.scale_heads
+        )
+        self.neuron = build_neuron(neuron_cfg)
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Score every pixel.
+
+        Args:
+            inputs: One ``[T, B, C, H, W]`` per level of the neck.
+
+        Returns:
+            Logits ``[B, num_classes, H, W]`` at the stride of the first map that is read.
+        """
+        total = None
+        for head, x in zip(self.scale_heads, self._transform_inputs(inputs), strict=True):
+            for layer in head:
+                x = layer(x) if isinstance(layer, SpikeLayer) else per_step(layer, x)
+            total = x if total is None else total + self._resize(x, total.shape[-2:])
+        return self.cls_seg(mean_over_time(self.neuron(total)))
+
+    def _resize(self, x_seq: Tensor, size: Sequence[int]) -> Tensor:
+        if x_seq.shape[-2:] == size:
+            return x_seq
+        options = {"mode": "bilinear", "align_corners": self.align_corners}
+        return per_step(lambda x: F.interpolate(x, size=tuple(size), **options), x_seq)
+
+
+def _spiking(layer: nn.Module, neuron_cfg: dict[str, Any] | None) -> nn.Module:
+    if not isinstance(layer, ConvModule):
+        return layer
+    return SpikeLayer(layer.conv, layer.norm, neuron_cfg, lively=True)

@@ -1,0 +1,49 @@
+"""A segmentor that checks, when it is built, that its parts agree on strides and channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmseg.models.segmentors import EncoderDecoder
+from torch import nn
+
+from mmspike.layers.checks import expect, expect_neck_fits
+from mmspike.registry import SEG_MODELS
+
+
+def check_parts(segmentor: nn.Module) -> None:
+    """Check that backbone, neck and decode head agree on strides and channels.
+
+    A part that does not tell its strides (an ordinary backbone, neck or head) is not checked.
+
+    Args:
+        segmentor: A segmentor of mmseg's.
+
+    Raises:
+        ValueError: At the first disagreement; it names both sides.
+    """
+    backbone, neck = segmentor.backbone, getattr(segmentor, "neck", None)
+    expect_neck_fits(backbone, neck)
+    head = segmentor.decode_head
+    strides = getattr(neck, "out_strides", None)
+    if strides is None or not hasattr(head, "feature_strides"):
+        return
+    what = "the strides of the neck's levels in decode_head.in_index"
+    expect("decode_head.feature_strides", head.feature_strides, what, pick(strides, head.in_index))
+    what = "the neck's out_channels, one per level"
+    channels = [neck.out_channels] * len(head.in_index)
+    expect("decode_head.in_channels", head.in_channels, what, channels)
+
+
+def pick(levels: list[int], indices: list[int]) -> list[int]:
+    """The entries of ``levels`` that ``indices`` name, as far as there are such."""
+    return [levels[i] for i in indices if i < len(levels)]
+
+
+@SEG_MODELS.register_module()
+class SpikeEncoderDecoder(EncoderDecoder):
+    """mmseg's encoder and decoder whose parts are checked against one another when built."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        check_parts(self)

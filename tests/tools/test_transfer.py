@@ -1,0 +1,141 @@
+"""The tools around checkpoints: converting, checking, and training from one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from mmspike.backbones import MetaSpikeFormer, MetaSpikeFormerClassifier
+from mmspike.checkpoints import load_pretrained, read_checkpoint
+from mmspike.checkpoints.upstream import to_upstream_state_dict
+from tests.tools.test_tools import SHAPES, options, run
+
+CONVERT = "model_converters/metaspikeformer2mmspike.py"
+CHECK = "analysis_tools/check_transfer.py"
+ARCH = dict(embed_dims=[32, 64, 128, 180], num_heads=4)  # the demo's
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def published_model(num_classes=4):
+    torch.manual_seed(3)
+    model = MetaSpikeFormerClassifier(num_classes=num_classes, distilled=True, arch=ARCH)
+    state = {k: torch.rand(v.shape) if v.dim() else v for k, v in model.state_dict().items()}
+    backbone = {k[9:]: v for k, v in state.items() if k.startswith("backbone.")}
+    heads = {k: v for k, v in state.items() if not k.startswith("backbone.")}
+    return to_upstream_state_dict(backbone) | heads
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    file = tmp_path_factory.mktemp("published") / "checkpoint.pth"
+    torch.save({"model": published_model(), "epoch": 3}, file)
+    return file
+
+
+@pytest.mark.parametrize("name", ["slim.pth", "slim.safetensors"])
+def test_to_slim_and_back_bit_for_bit(tmp_path, published, name):
+    out = run(CONVERT, published, tmp_path / name)
+    assert "823 tensors" in out
+    assert "from a Meta-SpikeFormer classification checkpoint" in out
+    report = load_pretrained(MetaSpikeFormer(arch=ARCH), tmp_path / name)
+    assert report.source == "mmspike backbone"
+    run(CONVERT, tmp_path / name, tmp_path / "back.pth", "--to-upstream")
+    back = read_checkpoint(tmp_path / "back.pth").content["model"]
+    expected = {k: v for k, v in published_model().items() if not k.startswith("head")}
+    assert back.keys() == expected.keys()
+    for key, value in back.items():
+        assert value.dtype == expected[key].dtype
+        assert torch.equal(value, expected[key]), key
+
+
+def test_metadata_tells_where_weights_come_from(tmp_path, published):
+    run(CONVERT, published, tmp_path / "slim.safetensors")
+    with safe_open(tmp_path / "slim.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata["source"] == "checkpoint.pth"
+    assert metadata["source_sha256"] == read_checkpoint(published).sha256
+    assert metadata["arch"] == '{"embed_dims": [32, 64, 128, 180]}'
+
+
+def test_converter_keeps_what_is_there(tmp_path, published):
+    (tmp_path / "out.pth").write_text("precious")
+    assert "--overwrite replaces it" in run(CONVERT, published, tmp_path / "out.pth", ok=False)
+    assert (tmp_path / "out.pth").read_text() == "precious"
+    out = run(CONVERT, tmp_path / "out.pth", tmp_path / "other.pth", ok=False)
+    assert "neither a file of torch.save" in out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.pth"]
+
+
+def test_check_transfer_names_the_likeliest_classes(tmp_path, published):
+    Image.new("RGB", (80, 60), (200, 30, 30)).save(tmp_path / "red.png")
+    Image.effect_noise((50, 90), 80).save(tmp_path / "noise.png")
+    (tmp_path / "names.txt").write_text("ant\nbee\ncat\ndog\n")
+    images = [tmp_path / "red.png", tmp_path / "noise.png"]
+    args = ["--num-heads", 4, "--size", 64, "--top", 3, "--time-steps", 2]
+    out = run(CHECK, published, *images, *args, "--classes", tmp_path / "names.txt")
+    assert "the average of both heads" in out
+    for image in images:
+        lines = out[out.index(str(image)) :].splitlines()[1:4]
+        assert all(line.split()[1] in ("ant", "bee", "cat", "dog") for line in lines)
+    (tmp_path / "names.txt").write_text("ant\nbee\n")
+    out = run(CHECK, published, images[0], *args, "--classes", tmp_path / "names.txt", ok=False)
+    assert "names 2 classes, the checkpoint has 4" in out
+
+
+def test_imagenets_names_are_there():
+    from tests.conftest import ROOT
+
+    names = (ROOT / "tools/analysis_tools/imagenet_classes.txt").read_text().splitlines()
+    assert len(set(names)) == 1000
+    assert [names[i] for i in (0, 207, 999)] == ["tench", "golden retriever", "toilet tissue"]
+
+
+def test_training_starts_from_a_published_checkpoint(tmp_path, published, shapes_root):
+    opts = options(shapes_root, iters=1)
+    opts += ["model.backbone.init_cfg.type=Pretrained"]
+    opts += [f"model.backbone.init_cfg.checkpoint={published}"]
+    out = run("train.py", SHAPES, "--work-dir", tmp_path, *opts)
+    assert "loaded 823 of 823 backbone tensors from a Meta-SpikeFormer classification" in out
+
+
+def test_an_absent_checkpoint_tells_what_to_do(tmp_path, shapes_root):
+    opts = options(shapes_root, iters=1)[1:]
+    config = "configs/mask_rcnn_metaspike-55m_coco.py"
+    paths = [o for o in opts if ".data_root" in o or "num_workers" in o or "persistent" in o]
+    paths += [
+        f"train_dataloader.dataset.ann_file={shapes_root}/annotations/train.json",
+        "train_dataloader.dataset.data_prefix.img=train/",
+        "train_dataloader.dataset.metainfo.classes=[circle,square,triangle]",
+    ]
+    out = run("train.py", config, "--work-dir", tmp_path, "--cfg-options", *paths, ok=False)
+    assert "pretrained checkpoint checkpoints/metaspikeformer_55M.pth: no such file" in out
+    assert "docs/transfer.md" in out
+    assert "model.backbone.init_cfg=None" in out
+    assert "Traceback" not in out.split("pretrained checkpoint")[-1]
+
+
+@pytest.mark.parametrize("how", ["resume", "load_from", "test.py", "image_demo.py"])
+def test_tools_run_nothing_of_a_file(tmp_path, shapes_root, how):
+    witness = tmp_path / "witness"
+    torch.save({"state_dict": {}, "meta": Evil(witness)}, tmp_path / "evil.pth")
+    opts = options(shapes_root, iters=1)
+    if how == "resume":
+        out = run("train.py", SHAPES, "--resume", tmp_path / "evil.pth", *opts, ok=False)
+    elif how == "load_from":
+        out = run("train.py", SHAPES, *opts, f"load_from={tmp_path / 'evil.pth'}", ok=False)
+    elif how == "test.py":
+        out = run("test.py", SHAPES, tmp_path / "evil.pth", *opts, ok=False)
+    else:
+        image = next((shapes_root / "val").iterdir())
+        out = run("image_demo.py", image, SHAPES, tmp_path / "evil.pth", ok=False)
+    assert "refused, nothing of it was run. It asks for io.open" in out
+    assert not witness.exists()
