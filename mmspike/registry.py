@@ -6,6 +6,7 @@ need mmdet or mmseg live one scope deeper (``mmspike.det.SpikeRPNHead``,
 """
 
 from mmengine.config import utils as _config_utils
+from mmengine.registry import METRICS as _MMENGINE_METRICS
 from mmengine.registry import MODELS as _MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as _MMENGINE_CONSTRUCTORS
 from mmengine.registry import Registry
@@ -25,6 +26,8 @@ MODELS = Registry(
 )
 DET_MODELS = Registry("det model", parent=MODELS, scope="det", locations=["mmspike.det"])
 SEG_MODELS = Registry("seg model", parent=MODELS, scope="seg", locations=["mmspike.seg"])
+METRICS = Registry("metric", parent=_MMENGINE_METRICS, scope="mmspike")
+SEG_METRICS = Registry("seg metric", parent=METRICS, scope="seg", locations=["mmspike.seg"])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",
     parent=_MMENGINE_CONSTRUCTORS,

@@ -88,11 +88,11 @@ def read_safely_in_mmengine() -> None:
     are left to mmengine.
     """
 
-    def load_from_file_without_running_it(filename: str, map_location: Any = None) -> Any:
+    def load_from_safe_reader(filename: str, map_location: Any = None) -> Any:
         return read_checkpoint(filename, map_location or "cpu", hashed=False).content
 
     CheckpointLoader.register_scheme(
-        ("", "http://", "https://"), load_from_file_without_running_it, force=True
+        ("", "http://", "https://"), load_from_safe_reader, force=True
     )
 
 
