@@ -91,9 +91,7 @@ def read_safely_in_mmengine() -> None:
     def load_from_safe_reader(filename: str, map_location: Any = None) -> Any:
         return read_checkpoint(filename, map_location or "cpu", hashed=False).content
 
-    CheckpointLoader.register_scheme(
-        ("", "http://", "https://"), load_from_safe_reader, force=True
-    )
+    CheckpointLoader.register_scheme(("", "http://", "https://"), load_from_safe_reader, force=True)
 
 
 def _local(file: str | os.PathLike[str]) -> Path:

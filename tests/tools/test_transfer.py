@@ -110,12 +110,14 @@ def test_training_starts_from_a_published_checkpoint(tmp_path, published, shapes
 def test_an_absent_checkpoint_tells_what_to_do(tmp_path, shapes_root):
     opts = options(shapes_root, iters=1)[1:]
     config = "configs/mask_rcnn_metaspike-55m_coco.py"
-    paths = [o for o in opts if ".data_root" in o or "num_workers" in o or "persistent" in o]
-    paths += [
-        f"train_dataloader.dataset.ann_file={shapes_root}/annotations/train.json",
-        "train_dataloader.dataset.data_prefix.img=train/",
-        "train_dataloader.dataset.metainfo.classes=[circle,square,triangle]",
-    ]
+    paths = [o for o in opts if "dataloader" in o or "evaluator" in o]
+    for split in ("train", "val"):
+        dataset = f"{split}_dataloader.dataset"
+        paths += [
+            f"{dataset}.ann_file=annotations/{split}.json",
+            f"{dataset}.data_prefix.img={split}/",
+            f"{dataset}.metainfo.classes=[circle,square,triangle]",
+        ]
     out = run("train.py", config, "--work-dir", tmp_path, "--cfg-options", *paths, ok=False)
     assert "pretrained checkpoint checkpoints/metaspikeformer_55M.pth: no such file" in out
     assert "docs/transfer.md" in out

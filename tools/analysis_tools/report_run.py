@@ -196,12 +196,14 @@ def main() -> None:
 
     @torch.no_grad()
     def run() -> None:
-        for data in islice(loader, args.num_images):
+        for data in islice(loader, -(-args.num_images // loader.batch_size)):
             samples.extend(model.test_step(data))
 
     rates = measure_firing_rates(model, run)
     classes = loader.dataset.metainfo["classes"]
-    draw_predictions(samples, classes, args.score_thr, work_dir / "predictions.png")
+    draw_predictions(
+        samples[: args.num_images], classes, args.score_thr, work_dir / "predictions.png"
+    )
     draw_firing_rates(rates, work_dir / "firing_rates.png")
 
     losses = [r["loss"] for r in records if "loss" in r]
