@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ class LoadReport:
 
     Attributes:
         file: The file.
-        sha256: Its hash, hexadecimal.
         source: What kind of checkpoint it is, in words.
         loaded: Names, as the model has them, of the tensors that were loaded.
         missing: Names of the model's tensors that the file does not have.
@@ -32,10 +31,10 @@ class LoadReport:
         ignored: Names of the file's tensors outside the backbone.
         reshaped: Names of tensors stored in another shape of equal numbers.
         dtypes: How many tensors the file stores in which type.
+        sha256: Hash of the file, hexadecimal.
     """
 
     file: str
-    sha256: str
     source: str
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -44,6 +43,7 @@ class LoadReport:
     ignored: list[str] = field(default_factory=list)
     reshaped: list[str] = field(default_factory=list)
     dtypes: dict[str, int] = field(default_factory=dict)
+    sha256: str = ""
 
     @property
     def fits(self) -> bool:
@@ -104,19 +104,19 @@ def load_pretrained(
     }
     offered = {part + name: tensor for name, tensor in source.backbone.items()}
     heads = {name: tensor for name, tensor in source.heads.items() if name in targets}
-    report = _compare(str(checkpoint.path), checkpoint.sha256, source, offered | heads, targets)
+    report = _compare(str(checkpoint.path), source, offered | heads, targets)
     if strict and not report.fits:
         raise CheckpointError(_explain(report, source, targets, part))
     tensors = {name: (offered | heads)[name] for name in report.loaded}
     _check_finite(report.file, tensors)
     model.load_state_dict(tensors, strict=False)
+    report = replace(report, sha256=checkpoint.sha256)  # the file was hashed meanwhile
     print_log(str(report), "current", level=20 if report.fits else 30)
     return report
 
 
 def _compare(
     file: str,
-    sha256: str,
     source: Source,
     offered: Mapping[str, Tensor],
     targets: Mapping[str, Tensor],
@@ -129,7 +129,6 @@ def _compare(
     }
     return LoadReport(
         file=file,
-        sha256=sha256,
         source=source.format,
         loaded=[name for name in common if name not in mismatched],
         missing=[name for name in targets if name not in offered],
@@ -182,12 +181,18 @@ def _guess(source: Source, targets: Mapping[str, Tensor], report: LoadReport) ->
 
 
 def _check_finite(file: str, tensors: Mapping[str, Tensor]) -> None:
-    bad = [k for k, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    bad = [k for k, v in tensors.items() if v.is_floating_point() and not _is_finite(v)]
     if bad:
         raise CheckpointError(
             f"checkpoint {file}: not all numbers are finite in {shorten(bad)}; the training that "
             "wrote it had diverged, or the file is damaged"
         )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # a finite sum has finite terms, and is cheaper; large finite terms may still overflow it
+    total = tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
+    return bool(total.isfinite() or tensor.isfinite().all())
 
 
 def _group(names: list[str]) -> str:

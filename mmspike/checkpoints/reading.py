@@ -9,9 +9,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,13 +34,18 @@ class CheckpointFile:
         path: The file; for a URL, the local copy.
         content: The object that was saved, tensors on the CPU or on ``map_location``.
         metadata: Metadata of a safetensors file; empty for others.
-        sha256: Hash of the file, hexadecimal; empty if it was not asked for.
+        digest: Hash of the file in the making, which another thread computes.
     """
 
     path: Path
     content: Any
     metadata: dict[str, str]
-    sha256: str
+    digest: Future[str]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file, hexadecimal; empty if it was not asked for."""
+        return self.digest.result()
 
 
 def read_checkpoint(
@@ -70,13 +73,13 @@ def read_checkpoint(
     """
     path = _local(file)
     _check_head(path)
-    with _hash_of(path) if hashed else _no_hash() as sha256:
-        metadata: dict[str, str] = {}
-        if path.suffix == ".safetensors":
-            content, metadata = _read_safetensors(path, map_location)
-        else:
-            content = _read_torch(path, map_location, mmap)
-        return CheckpointFile(path, content, metadata, sha256.result())
+    digest = _hash_of(path) if hashed else _no_hash()
+    metadata: dict[str, str] = {}
+    if path.suffix == ".safetensors":
+        content, metadata = _read_safetensors(path, map_location)
+    else:
+        content = _read_torch(path, map_location, mmap)
+    return CheckpointFile(path, content, metadata, digest)
 
 
 def read_safely_in_mmengine() -> None:
@@ -197,20 +200,20 @@ def _method_of_history(owner: Any, name: str) -> Any:
     return getattr(owner, name)
 
 
-@contextmanager
-def _hash_of(path: Path) -> Iterator[Future[str]]:
+def _hash_of(path: Path) -> Future[str]:
     """Hash a file on another thread; hashing and reading release the interpreter."""
 
     def sha256() -> str:
         with path.open("rb") as f:
             return hashlib.file_digest(f, "sha256").hexdigest()
 
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(sha256)
+    pool = ThreadPoolExecutor(1)
+    digest = pool.submit(sha256)
+    pool.shutdown(wait=False)
+    return digest
 
 
-@contextmanager
-def _no_hash() -> Iterator[Future[str]]:
-    future: Future[str] = Future()
-    future.set_result("")
-    yield future
+def _no_hash() -> Future[str]:
+    digest: Future[str] = Future()
+    digest.set_result("")
+    return digest
