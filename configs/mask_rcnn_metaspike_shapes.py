@@ -6,7 +6,7 @@ data_root = "data/shapes/"
 classes = ("circle", "square", "triangle")
 size = (128, 128)
 width = 64  # of neck and heads
-max_iters = 1200
+max_iters = 1000
 
 model = dict(
     backbone=dict(

@@ -9,7 +9,7 @@ metainfo = dict(
 )
 size = (128, 128)
 width = 48  # of neck and head
-max_iters = 700
+max_iters = 1300
 
 model = dict(
     data_preprocessor=dict(size=size),
@@ -41,9 +41,21 @@ test_pipeline = [
     dict(type="LoadAnnotations"),
     dict(type="PackSegInputs"),
 ]
+tta_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [dict(type="Resize", scale_factor=r, keep_ratio=True) for r in (0.75, 1.0, 1.25)],
+            [dict(type="RandomFlip", prob=p, direction="horizontal") for p in (0.0, 1.0)],
+            [dict(type="LoadAnnotations")],
+            [dict(type="PackSegInputs")],
+        ],
+    ),
+]
 dataset = dict(type="BaseSegDataset", data_root=data_root, metainfo=metainfo, img_suffix=".png")
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type="InfiniteSampler", shuffle=True),

@@ -20,7 +20,7 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 CLASSES = ("circle", "square", "triangle")
-VERSION = 2  # of the drawing: another one makes other images from the same settings
+VERSION = 3  # of the drawing: another one makes other images from the same settings
 _OVERSAMPLE = 4  # shapes are drawn this much larger and averaged, for smooth edges
 _MIN_VISIBLE = 0.5  # share of every shape that stays visible
 _MIN_AREA = 24  # pixels of the smallest visible part
@@ -207,8 +207,8 @@ def _identity(settings: ShapesSettings) -> dict[str, Any]:
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A smooth patchwork of colours with thin lines and arcs drawn over it, ``[H, W, 3]`` float."""
-    coarse = rng.uniform(40, 215, 3) + rng.normal(0, 20, (4, 4, 3))
+    """A patchwork of greys with coloured lines and arcs drawn over it, ``[H, W, 3]`` float."""
+    coarse = rng.uniform(40, 215) + rng.normal(0, 25, (4, 4, 1)) + rng.normal(0, 6, (4, 4, 3))
     image = cv2.resize(coarse.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     for _ in range(int(rng.integers(2, 6))):
         colour = rng.uniform(0, 255, 3).tolist()
@@ -239,10 +239,10 @@ def _shape_alpha(rng: np.random.Generator, label: int, size: int, max_tilt: floa
 
 
 def _contrasting_colour(rng: np.random.Generator, behind: np.ndarray) -> np.ndarray:
-    """A colour that differs from what is behind it by at least 100 grey levels in one channel."""
+    """A colour, not a grey, that differs from what is behind it by 100 levels in one channel."""
     while True:
         colour = rng.uniform(0, 255, 3)
-        if np.abs(colour - behind).max() >= 100:
+        if np.ptp(colour) >= 100 and np.abs(colour - behind).max() >= 100:
             return colour
 
 

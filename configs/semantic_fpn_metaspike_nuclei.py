@@ -1,0 +1,48 @@
+# Your own data, as an example: the nuclei of the 2018 Data Science Bowl, background and nucleus,
+# from scratch at a small width. Images lie in train/ and val/, label maps (0, 1) in semseg/.
+_base_ = "./semantic_fpn_metaspike_ade20k.py"
+
+data_root = "data/nuclei/"
+metainfo = dict(classes=("background", "nucleus"), palette=[[0, 0, 0], [255, 200, 0]])
+max_iters = 800
+width = 48  # of neck and head
+
+model = dict(
+    backbone=dict(
+        arch=dict(_delete_=True, embed_dims=[32, 64, 128, 180], num_heads=4), init_cfg=None
+    ),
+    neck=dict(in_channels=[16, 32, 64, 180], out_channels=width),
+    decode_head=dict(in_channels=[width] * 4, channels=width, num_classes=len(metainfo["classes"])),
+)
+
+
+labels = dict(type="LoadAnnotations")  # they count from 0, those of ADE20K from 1
+train_pipeline = [_base_.train_pipeline[0], labels, *_base_.train_pipeline[2:]]
+test_pipeline = [*_base_.test_pipeline[:2], labels, _base_.test_pipeline[3]]
+dataset = dict(type="BaseSegDataset", data_root=data_root, metainfo=metainfo, img_suffix=".jpg")
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    dataset=dict(
+        **dataset,
+        data_prefix=dict(img_path="train", seg_map_path="semseg/train"),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    num_workers=1,
+    dataset=dict(
+        **dataset,
+        data_prefix=dict(img_path="val", seg_map_path="semseg/val"),
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 4)
+param_scheduler = [
+    {**_base_.param_scheduler[0], "end": 50},
+    {**_base_.param_scheduler[1], "begin": 50, "end": max_iters},
+]
+default_hooks = dict(checkpoint=dict(interval=max_iters), logger=dict(interval=20))
+log_processor = dict(window_size=20)
