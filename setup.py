@@ -43,6 +43,7 @@ setup(
     install_requires=[
         "torch>=2.6",
         "numpy",
+        "safetensors",
         "spikingjelly>=2.0",
         "onedl-mmengine>=0.10.8",
         "onedl-mmcv>=2.3",

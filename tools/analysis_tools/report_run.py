@@ -145,11 +145,11 @@ def draw_instances(ax: Axes, image: np.ndarray, instances: InstanceData, colours
 
 
 def draw_labels(ax: Axes, image: np.ndarray, labels: np.ndarray, colours: Sequence) -> None:
-    """Draw the class of every pixel, ``[H, W]``, over its image; 255 is not labelled."""
-    ax.imshow(image)
+    """Draw the class of every pixel, ``[H, W]``, over its image in grey; 255 is not labelled."""
+    ax.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255)
     ax.set(xticks=[], yticks=[])
     tint = np.asarray(colours, dtype=float)[labels % len(colours)]
-    ax.imshow(np.dstack([tint, np.where(labels == 255, 0.0, 0.6)]))
+    ax.imshow(np.dstack([tint, np.where(labels == 255, 0.0, 0.7)]))
 
 
 def draw_firing_rates(rates: dict[str, float], out: Path) -> None:
