@@ -12,5 +12,6 @@ model = dict(
     data_preprocessor=dict(size=(512, 1024)),
     backbone=dict(init_cfg=dict(type="Pretrained", checkpoint=pretrained)),
 )
+train_dataloader = dict(batch_size=8)
 
 sync_bn = "torch"

@@ -1,4 +1,5 @@
-# Semantic FPN, Meta-SpikeFormer 15M, T = 1, Pascal VOC 2012 (21 classes), 40,000 iterations.
+# Semantic FPN, Meta-SpikeFormer 15M, T = 1, Pascal VOC 2012 (21 classes): the published 40,000
+# iterations at 1e-4.
 _base_ = [
     "./_base_/models/semantic_fpn_metaspike.py",
     "mmseg::_base_/datasets/pascal_voc12.py",

@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 
+from mmspike.checkpoints import load_whole
 from mmspike.engine.command_line import checkpoints_from_outside
 
 
@@ -41,11 +42,13 @@ def predict(args: argparse.Namespace, cfg: Config) -> tuple[BaseDataElement, dic
         if args.cfg_options:
             cfg.merge_from_dict(args.cfg_options)
         model = init_model(cfg, args.checkpoint, device=args.device)
+        load_whole(model, args.checkpoint)  # the host loads what happens to fit
         return inference_model(model, args.image), model.dataset_meta
     from mmdet.apis import inference_detector, init_detector
 
     options = args.cfg_options or {}
     model = init_detector(cfg, args.checkpoint, device=args.device, cfg_options=options)
+    load_whole(model, args.checkpoint)
     return inference_detector(model, args.image), model.dataset_meta
 
 

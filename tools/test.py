@@ -7,6 +7,7 @@ import argparse
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmspike.checkpoints import load_whole
 from mmspike.engine.command_line import checkpoints_from_outside, make_parser, read_config
 from mmspike.engine.testing import (
     augment_at_test_time,
@@ -41,8 +42,11 @@ def main() -> None:
             augment_at_test_time(cfg)
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     with checkpoints_from_outside():
+        runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+        # mmengine would evaluate what happens to fit; --tta leaves a mask head out
+        model = runner.model.module if args.tta else runner.model
+        load_whole(model, args.checkpoint, allow_unexpected=args.tta)
         runner.test()
 
 

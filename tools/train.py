@@ -59,8 +59,8 @@ def main() -> None:
     args = parse_args()
     cfg = read_config(args)
     apply_args(cfg, args)
-    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     with checkpoints_from_outside():
+        runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
         runner.train()
 
 

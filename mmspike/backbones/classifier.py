@@ -46,6 +46,12 @@ class MetaSpikeFormerClassifier(BaseModule):
         self.head = nn.Linear(width, num_classes)
         self.head_kd = nn.Linear(width, num_classes) if distilled else None
 
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says, pretrained heads included; see the backbone's."""
+        from mmspike.checkpoints.loading import init_weights  # which knows the backbones
+
+        init_weights(self, super().init_weights)
+
     def forward(self, img: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Classify.
 

@@ -249,21 +249,9 @@ class MetaSpikeFormer(BaseModule):
         Raises:
             CheckpointError: If a pretrained checkpoint cannot be read or does not fit.
         """
-        given = self.init_cfg
-        cfgs = given if isinstance(given, list) else [given] if given else []
-        pretrained = [cfg for cfg in cfgs if cfg["type"] == "Pretrained"]
-        if self.is_init or not pretrained:
-            super().init_weights()
-            return
-        from mmspike.checkpoints.loading import init_from  # which knows the backbones
+        from mmspike.checkpoints.loading import init_weights  # which knows the backbones
 
-        if len(pretrained) < len(cfgs):
-            self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
-            super().init_weights()
-            self.init_cfg = given
-        for cfg in pretrained:
-            init_from(self, cfg)
-        self.is_init = True
+        init_weights(self, super().init_weights)
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """Tell the layer that a parameter belongs to, for layer-wise learning rates.

@@ -1,6 +1,6 @@
 """Reading weights that were trained elsewhere: rules, report, safe loading."""
 
-from mmspike.checkpoints.loading import LoadReport, load_pretrained
+from mmspike.checkpoints.loading import LoadReport, load_pretrained, load_whole
 from mmspike.checkpoints.reading import (
     CheckpointError,
     CheckpointFile,
@@ -13,6 +13,7 @@ __all__ = [
     "CheckpointFile",
     "LoadReport",
     "load_pretrained",
+    "load_whole",
     "read_checkpoint",
     "read_safely_in_mmengine",
 ]

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor, nn
 
 from mmspike.checkpoints.reading import CheckpointError, read_checkpoint
-from mmspike.checkpoints.sources import Source, arch_of, shorten, sort_checkpoint
+from mmspike.checkpoints.sources import (
+    Source,
+    arch_of,
+    find_tensors,
+    shorten,
+    sort_checkpoint,
+    strip_wrappers,
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +61,9 @@ class LoadReport:
 
     def __str__(self) -> str:
         """One line for the log."""
-        total = len(self.loaded) + len(self.missing) + len(self.mismatched)
-        line = f"loaded {len(self.loaded)} of {total} backbone tensors from {_a(self.source)}"
+        wanted = [*self.loaded, *self.missing, *self.mismatched]
+        what = "backbone" if not any(n.startswith("head") for n in wanted) else "classifier"
+        line = f"loaded {len(self.loaded)} of {len(wanted)} {what} tensors from {_a(self.source)}"
         if self.missing:
             line += f"; missing {shorten(self.missing)}"
         if self.mismatched:
@@ -93,22 +103,28 @@ def load_pretrained(
         CheckpointError: If the file cannot be read (see
             :func:`~mmspike.checkpoints.reading.read_checkpoint`), holds numbers that are not
             finite, or does not fit.
+        TypeError: If the model has no ``MetaSpikeFormer``.
     """
-    checkpoint = read_checkpoint(file, mmap=True)
-    source = sort_checkpoint(checkpoint, prefix)
+    model = getattr(model, "module", model)  # inside a wrapper of distributed training
     part = "backbone." if hasattr(model, "backbone") else ""
     targets = {
         name: tensor
         for name, tensor in model.state_dict().items()
         if name.startswith((part, "head.", "head_kd.") if part else "")
     }
+    if f"{part}stages.0.downsample.layer.weight" not in targets:
+        backbone = getattr(model, "backbone", model)
+        raise TypeError(f"load_pretrained: {type(backbone).__name__} is not a MetaSpikeFormer")
+    checkpoint = read_checkpoint(file, mmap=True)
+    source = sort_checkpoint(checkpoint, prefix)
     offered = {part + name: tensor for name, tensor in source.backbone.items()}
-    heads = {name: tensor for name, tensor in source.heads.items() if name in targets}
-    report = _compare(str(checkpoint.path), source, offered | heads, targets)
+    if "head.weight" in targets:  # a classifier takes all heads, or says that it has not as many
+        offered |= source.heads
+    report = _compare(str(checkpoint.path), source, part, offered, targets)
     if strict and not report.fits:
         raise CheckpointError(_explain(report, source, targets, part))
-    tensors = {name: (offered | heads)[name] for name in report.loaded}
-    _check_finite(report.file, tensors)
+    tensors = {name: offered[name] for name in report.loaded}
+    _check_numbers(report.file, tensors, targets)
     model.load_state_dict(tensors, strict=False)
     report = replace(report, sha256=checkpoint.sha256)  # the file was hashed meanwhile
     print_log(str(report), "current", level=20 if report.fits else 30)
@@ -118,6 +134,7 @@ def load_pretrained(
 def _compare(
     file: str,
     source: Source,
+    part: str,
     offered: Mapping[str, Tensor],
     targets: Mapping[str, Tensor],
 ) -> LoadReport:
@@ -133,9 +150,10 @@ def _compare(
         loaded=[name for name in common if name not in mismatched],
         missing=[name for name in targets if name not in offered],
         mismatched=mismatched,
-        unexpected=[name for name in offered if name not in targets],
-        ignored=[*(name for name in source.heads if name not in targets), *source.ignored],
-        reshaped=source.reshaped,
+        unexpected=[name for name in offered if name not in targets]
+        + [part + name for name in source.unknown],
+        ignored=[*(name for name in source.heads if name not in offered), *source.ignored],
+        reshaped=[part + name for name in source.reshaped],
         dtypes=dict(Counter(str(t.dtype).removeprefix("torch.") for t in offered.values())),
     )
 
@@ -173,14 +191,29 @@ def _guess(source: Source, targets: Mapping[str, Tensor], report: LoadReport) ->
     if heads:
         classes = report.mismatched[heads[0]][0][0]
         return f"the file's heads have {classes} classes: set num_classes={classes}"
-    if any(name.startswith("head_kd.") for name in report.missing):
-        return "the file has no second head: set distilled=False"
+    if any(name.startswith("head_kd.") for name in report.unexpected):
+        return "the file has a second head, of a distilled model: set distilled=True"
+    if report.missing and all(name.startswith("head") for name in report.missing):
+        if source.heads:
+            return "the file has no second head: set distilled=False"
+        return "the file has no classification head: load it into model.backbone"
     if report.missing and not report.mismatched:
         return "the file holds a part of the backbone only; strict=False loads what there is"
     return ""
 
 
-def _check_finite(file: str, tensors: Mapping[str, Tensor]) -> None:
+def _check_numbers(file: str, tensors: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+    """Refuse numbers that would not arrive as they are."""
+    kinds = {
+        k: str(v.dtype).removeprefix("torch.")
+        for k, v in tensors.items()
+        if v.is_meta or v.is_floating_point() != targets[k].is_floating_point()
+    }
+    if kinds:
+        raise CheckpointError(
+            f"checkpoint {file}: holds {next(iter(kinds.values()))} (or no numbers at all) where "
+            f"the model has {targets[next(iter(kinds))].dtype}: {shorten(kinds)}"
+        )
     bad = [k for k, v in tensors.items() if v.is_floating_point() and not _is_finite(v)]
     if bad:
         raise CheckpointError(
@@ -191,8 +224,8 @@ def _check_finite(file: str, tensors: Mapping[str, Tensor]) -> None:
 
 def _is_finite(tensor: Tensor) -> bool:
     # a finite sum has finite terms, and is cheaper; large finite terms may still overflow it
-    total = tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
-    return bool(total.isfinite() or tensor.isfinite().all())
+    total = tensor.sum(dtype=torch.float32)
+    return bool(total.isfinite() or tensor.float().isfinite().all())
 
 
 def _group(names: list[str]) -> str:
@@ -207,18 +240,73 @@ def _a(noun: str) -> str:
     return f"{'an' if noun[0].lower() in 'aeiou' or noun.startswith('mm') else 'a'} {noun}"
 
 
-def init_from(model: nn.Module, init_cfg: Mapping[str, Any]) -> LoadReport:
-    """Do what ``init_cfg=dict(type="Pretrained", ...)`` says.
+def load_whole(
+    model: nn.Module, file: str | os.PathLike[str], *, allow_unexpected: bool = False
+) -> None:
+    """Load the checkpoint of a whole model, every tensor of it.
+
+    mmengine's own loading goes on with what happens to fit; numbers measured afterwards may then be
+    those of random weights.
 
     Args:
-        model: As :func:`load_pretrained` takes it.
-        init_cfg: ``checkpoint``, and optionally ``prefix`` and ``strict``. ``map_location`` is
-            accepted and has no effect: the numbers go where the model is.
+        model: Detector, segmentor or any other model.
+        file: Path or ``http(s)://`` address.
+        allow_unexpected: Whether the file may hold tensors that the model has not.
+
+    Raises:
+        CheckpointError: If the file cannot be read, or a tensor is missing, left over, or of
+            another shape.
+    """
+    checkpoint = read_checkpoint(file, hashed=False)
+    offered = strip_wrappers(find_tensors(checkpoint)[0])
+    model = getattr(model, "module", model)
+    targets = model.state_dict()
+    problems = {
+        "missing": [name for name in targets if name not in offered],
+        "not in the model": [n for n in offered if n not in targets and not allow_unexpected],
+        "of another shape": [
+            n for n in targets if n in offered and offered[n].shape != targets[n].shape
+        ],
+    }
+    if any(problems.values()):
+        found = "; ".join(f"{k}: {shorten(v)}" for k, v in problems.items() if v)
+        raise CheckpointError(
+            f"checkpoint {checkpoint.path} is not of this config's model: {found}"
+        )
+    model.load_state_dict({name: offered[name] for name in targets})
+
+
+def init_weights(module: BaseModule, otherwise: Callable[[], None]) -> None:
+    """Initialise a module of mmengine's as its ``init_cfg`` says, pretrained weights whole.
+
+    Args:
+        module: As :func:`load_pretrained` takes it. Entries of its ``init_cfg`` of type
+            ``Pretrained`` come last; they have ``checkpoint``, and optionally ``prefix`` and
+            ``strict``. ``map_location`` is accepted and has no effect: numbers go where the model
+            is.
+        otherwise: mmengine's way, for the other entries.
 
     Raises:
         CheckpointError: See :func:`load_pretrained`.
-        TypeError: If there is another key.
+        TypeError: If a ``Pretrained`` entry has another key.
     """
+    given = module.init_cfg
+    cfgs = given if isinstance(given, list) else [given] if given else []
+    kinds = ("Pretrained", "mmengine.Pretrained", PretrainedInit)
+    pretrained = [cfg for cfg in cfgs if cfg["type"] in kinds]
+    if module.is_init or not pretrained:
+        otherwise()
+        return
+    if len(pretrained) < len(cfgs):
+        module.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
+        otherwise()
+        module.init_cfg = given
+    for cfg in pretrained:
+        _init_from(module, cfg)
+    module.is_init = True
+
+
+def _init_from(model: nn.Module, init_cfg: Mapping[str, Any]) -> LoadReport:
     options = {k: v for k, v in init_cfg.items() if k not in ("type", "checkpoint", "map_location")}
     unknown = set(options) - {"prefix", "strict"}
     if unknown or "checkpoint" not in init_cfg:

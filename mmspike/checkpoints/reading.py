@@ -9,9 +9,11 @@ import os
 import pickle
 import re
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
 
@@ -57,8 +59,8 @@ def read_checkpoint(
     """Read a ``.safetensors`` file, or one that ``torch.save`` wrote.
 
     Files of torch are read with ``weights_only=True``. Beside tensors and plain Python values, they
-    may hold an ``argparse.Namespace``, NumPy arrays and numbers, and the histories that mmengine
-    keeps; a file that asks for anything else is refused, and nothing of it runs.
+    may hold an ``argparse.Namespace``, paths, NumPy arrays and numbers, and the histories that
+    mmengine keeps; a file that asks for anything else is refused, and nothing of it runs.
 
     Args:
         file: Path, or an ``http(s)://`` address, which is downloaded once to torch's cache.
@@ -72,10 +74,10 @@ def read_checkpoint(
             asks for something that is not allowed.
     """
     path = _local(file)
-    _check_head(path)
+    is_safetensors = _check_head(path)
     digest = _hash_of(path) if hashed else _no_hash()
     metadata: dict[str, str] = {}
-    if path.suffix == ".safetensors":
+    if is_safetensors:
         content, metadata = _read_safetensors(path, map_location)
     else:
         content = _read_torch(path, map_location, mmap)
@@ -113,10 +115,9 @@ def _local(file: str | os.PathLike[str]) -> Path:
     rank, _ = get_dist_info()
     error = None
     if rank == 0 and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(name, str(path), progress=True)
-        except OSError as e:  # raised behind the barrier, which the other ranks wait at
+            _download(name, path)
+        except Exception as e:  # whatever it is: the other ranks wait at the barrier
             error = e
     barrier()
     if error is not None or not path.exists():
@@ -124,8 +125,20 @@ def _local(file: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _check_head(path: Path) -> None:
-    """Refuse what is no checkpoint at all, by its first bytes."""
+def _download(address: str, path: Path) -> None:
+    """Fetch a file to ``path``, whole and readable, or leave nothing there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
+    try:
+        torch.hub.download_url_to_file(address, str(partial), progress=True)
+        read_checkpoint(partial, hashed=False, mmap=True)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check_head(path: Path) -> bool:
+    """Refuse what is no checkpoint at all, by its first bytes; tell whether it is safetensors."""
     with path.open("rb") as f:
         head = f.read(512)
     if not head:
@@ -140,6 +153,7 @@ def _check_head(path: Path) -> None:
         raise CheckpointError(
             f"checkpoint {path}: this is a pointer of Git LFS, not weights; run `git lfs pull`"
         )
+    return head[8:9] == b"{" and not head.startswith(b"PK")  # behind the length of its header
 
 
 def _read_safetensors(path: Path, map_location: Any) -> tuple[dict[str, Any], dict[str, str]]:
@@ -158,11 +172,11 @@ def _read_safetensors(path: Path, map_location: Any) -> tuple[dict[str, Any], di
 def _read_torch(path: Path, map_location: Any, mmap: bool) -> Any:
     mmap = mmap and str(map_location) == "cpu" and zipfile.is_zipfile(path)
     try:
-        with torch.serialization.safe_globals(_allowed()):
+        with _allowed():
             return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_explain(path, error)) from error
-    except (RuntimeError, EOFError, OSError, KeyError, IndexError, ValueError) as error:
+    except Exception as error:  # what torch and safetensors raise for damaged files is not listed
         first_line = str(error).strip().splitlines()[:1]
         raise CheckpointError(
             f"checkpoint {path}: cannot be read ({''.join(first_line) or type(error).__name__}). "
@@ -179,18 +193,31 @@ def _explain(path: Path, error: Exception) -> str:
             "state_dict() alone"
         )
     return (
-        f"checkpoint {path}: neither a file of torch.save nor a safetensors file, or a damaged one "
-        f"({str(error).splitlines()[0]})"
+        f"checkpoint {path}: neither a file of torch.save nor a safetensors file, or one that is "
+        "cut off or damaged"
     )
 
 
-def _allowed() -> list[Any]:
-    """What a file may ask for by name, beside what torch allows."""
+@contextmanager
+def _allowed() -> Iterator[None]:
+    """Allow what a file may ask for by name, beside what torch and the caller allow."""
     core = np._core if hasattr(np, "_core") else np.core
-    dtypes = {type(np.dtype(c)) for c in "?bBhHiIlLqQefdU"}
-    history = [HistoryBuffer, (_method_of_history, "builtins.getattr")]
-    arrays = [core.multiarray._reconstruct, core.multiarray.scalar, np.ndarray, np.dtype, *dtypes]
-    return [argparse.Namespace, slice, *history, *arrays]
+    multiarray = core.multiarray
+    names: list[Any] = [argparse.Namespace, slice, np.ndarray, np.dtype, HistoryBuffer]
+    names += {type(np.dtype(c)) for c in "?bBhHiIlLqQefdU"}
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # of NumPy 1, of NumPy 2
+        names += [(multiarray._reconstruct, f"{module}._reconstruct")]
+        names += [(multiarray.scalar, f"{module}.scalar")]
+    names += [(_method_of_history, "builtins.getattr")]
+    names += [(PurePosixPath, f"pathlib.{kind}Path") for kind in ("PurePosix", "Posix")]
+    before = set(torch.serialization.get_safe_globals())
+    methods = dict(HistoryBuffer._statistics_methods)
+    try:
+        with torch.serialization.safe_globals([n for n in names if n not in before]):
+            yield
+    finally:  # what a history brings along is kept on its class, by mmengine
+        HistoryBuffer._statistics_methods.clear()
+        HistoryBuffer._statistics_methods.update(methods)
 
 
 def _method_of_history(owner: Any, name: str) -> Any:

@@ -14,6 +14,7 @@ from mmspike.checkpoints.upstream import translate_key, translate_state_dict
 _CONTAINERS = ("state_dict", "model", "module", "net")
 _WRAPPERS = ("module.", "_orig_mod.")  # of distributed training and of torch.compile
 _HEADS = ("head.", "head_kd.")  # of classification
+_ROOTS = ("stages.", "downsample", "ConvBlock", "block3.", "block4.")  # of backbones
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,15 @@ class Source:
         format: What the checkpoint is, in words.
         backbone: Tensors of the backbone under this project's names.
         heads: Tensors of classification heads, ``head.*`` and ``head_kd.*``.
-        ignored: Names of all others.
+        unknown: Names of tensors inside the backbone that no Meta-SpikeFormer has.
+        ignored: Names of tensors outside the backbone.
         reshaped: Names, as ``backbone`` has them, of those stored in another shape.
     """
 
     format: str
     backbone: dict[str, Tensor]
     heads: dict[str, Tensor]
+    unknown: list[str]
     ignored: list[str]
     reshaped: list[str]
 
@@ -48,19 +51,17 @@ def sort_checkpoint(file: CheckpointFile, prefix: str = "") -> Source:
     Raises:
         CheckpointError: If the file holds no tensors, or none of a Meta-SpikeFormer.
     """
-    tensors, container = _find_tensors(file)
-    tensors = _strip(tensors, _WRAPPERS)
+    tensors, container = find_tensors(file)
     if prefix:
-        prefix = prefix.removesuffix(".") + "."
-        tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        tensors = _under(prefix.removesuffix(".") + ".", tensors, file)
+    tensors = strip_wrappers(tensors)
     is_part = any(key.startswith("backbone.") for key in tensors)
     mine = {k: v for k, v in tensors.items() if k.startswith("backbone.")} if is_part else tensors
     mine = _strip(mine, ("backbone.", *_WRAPPERS))
     heads = {k: v for k, v in tensors.items() if k.startswith(_HEADS)}
     published = translate_state_dict(mine)
-    names = {k for k in mine if translate_key(k)} if published else set()
     backbone = published or {k: v for k, v in mine.items() if k.startswith("stages.")}
-    names = names or set(backbone)
+    names = [k for k in mine if translate_key(k)] if published else list(backbone)
     if not backbone:
         raise CheckpointError(
             f"checkpoint {file.path}: no tensor of a Meta-SpikeFormer in it; its names are "
@@ -68,14 +69,16 @@ def sort_checkpoint(file: CheckpointFile, prefix: str = "") -> Source:
         )
     part = "backbone." if is_part else ""
     outside = [k for k in tensors if part and not k.startswith((part, *_HEADS))]
-    ignored = [part + k for k in mine if k not in names and k not in heads] + outside
-    reshaped = [translate_key(k) for k, v in mine.items() if v.dim() == 3] if published else []
+    others = [k for k in mine if k not in names and k not in heads]
+    unknown = [k for k in others if part or k.startswith(_ROOTS)]
+    reshaped = [translate_key(k) for k in names if mine[k].dim() == 3] if published else []
     return Source(
-        _describe(bool(published), is_part, bool(heads), container),
-        backbone,
-        heads,
-        ignored,
-        reshaped,
+        format=_describe(bool(published), is_part, bool(heads), container),
+        backbone=backbone,
+        heads=heads,
+        unknown=unknown,
+        ignored=[k for k in others if k not in unknown] + outside,
+        reshaped=reshaped,
     )
 
 
@@ -92,7 +95,7 @@ def arch_of(backbone: Mapping[str, Tensor]) -> list[int] | None:
     return None if any(w is None for w in weights) else [w.size(0) for w in weights]
 
 
-def _find_tensors(file: CheckpointFile) -> tuple[dict[str, Tensor], str | None]:
+def find_tensors(file: CheckpointFile) -> tuple[dict[str, Tensor], str | None]:
     """The state dict, and the key of the container that it lies in."""
     content, container = file.content, None
     if isinstance(content, Mapping):
@@ -100,7 +103,9 @@ def _find_tensors(file: CheckpointFile) -> tuple[dict[str, Tensor], str | None]:
             if isinstance(content.get(key), Mapping):
                 content, container = content[key], key
                 break
-    if not isinstance(content, Mapping) or not content:
+    if isinstance(content, Mapping) and not content:
+        raise CheckpointError(f"checkpoint {file.path}: the state dict in it is empty")
+    if not isinstance(content, Mapping):
         raise CheckpointError(
             f"checkpoint {file.path}: expected a state dict, or a dict with one under "
             f"{' or '.join(map(repr, _CONTAINERS))}; the file holds a "
@@ -113,6 +118,21 @@ def _find_tensors(file: CheckpointFile) -> tuple[dict[str, Tensor], str | None]:
             f"{shorten(map(str, file.content))}"
         )
     return tensors, container
+
+
+def _under(prefix: str, tensors: dict[str, Tensor], file: CheckpointFile) -> dict[str, Tensor]:
+    found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    if not found:
+        raise CheckpointError(
+            f"checkpoint {file.path}: no tensor under prefix {prefix!r}; its names are "
+            f"{shorten(tensors)}"
+        )
+    return found
+
+
+def strip_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off what distributed training and torch.compile put in front of every name."""
+    return _strip(tensors, _WRAPPERS)
 
 
 def _strip(tensors: dict[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:

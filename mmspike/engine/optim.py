@@ -89,12 +89,17 @@ class LayerDecayConstructor(MergedGroupsConstructor):
         ValueError: If the rate is missing or out of range, or the backbone cannot count its layers.
     """
 
-    def lr_scale(self, module: nn.Module) -> Callable[[str], float]:
-        """The factor of the learning rate as a function of a parameter's name."""
-        of_part = super().lr_scale(module)
+    def __init__(
+        self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
         rate = self.paramwise_cfg.get("layer_decay_rate")
         if rate is None or not 0 < rate <= 1:
             raise ValueError(f"paramwise_cfg.layer_decay_rate must be in (0, 1], got {rate!r}")
+
+    def lr_scale(self, module: nn.Module) -> Callable[[str], float]:
+        """The factor of the learning rate as a function of a parameter's name."""
+        of_part, rate = super().lr_scale(module), self.paramwise_cfg["layer_decay_rate"]
         backbone = getattr(module, "backbone", None)
         if not hasattr(backbone, "get_layer_depth"):
             raise ValueError(

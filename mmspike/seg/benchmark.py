@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmspike.registry  # noqa: F401  makes "mmseg::" known in configs
-from mmspike.checkpoints import read_safely_in_mmengine
+from mmspike.checkpoints import load_whole, read_safely_in_mmengine
 from mmspike.energy import measure_firing_rates
 
 
@@ -41,8 +41,8 @@ def measure_segmentor(
         per_class: Whether to add the IoU of every class.
 
     Returns:
-        A row: ``config``, ``dataset``, ``num_images``, ``time_steps``, ``mIoU`` and ``aAcc`` in
-        percent, ``params_m`` in millions, ``gmacs`` of the first image's size in 10^9
+        A row: ``config``, ``checkpoint``, ``dataset``, ``num_images``, ``time_steps``, ``mIoU`` and
+        ``aAcc`` in percent, ``params_m`` in millions, ``gmacs`` of the first image's size in 10^9
         multiply-accumulates, ``firing_rate`` in percent (the mean over the layers of neurons),
         ``images_per_s``, ``peak_mib`` (of the process on a CPU, of the tensors on a GPU), and
         ``IoU.<class>``.
@@ -50,17 +50,20 @@ def measure_segmentor(
     read_safely_in_mmengine()
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(parse_options(options))
-    cfg.update(load_from=checkpoint, launcher="none", resume=False)
+    cfg.update(load_from=None, launcher="none", resume=False)
     cfg.test_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
     if num_images is not None:
         cfg.test_dataloader.dataset.indices = num_images
     if per_class:
-        cfg.test_evaluator.type = "mmspike.seg.PerClassIoUMetric"
+        metrics = cfg.test_evaluator
+        for metric in metrics if isinstance(metrics, list | tuple) else [metrics]:
+            if metric.type == "IoUMetric":
+                metric.type = "mmspike.seg.PerClassIoUMetric"
     with tempfile.TemporaryDirectory() as work_dir:
         cfg.work_dir = work_dir
         runner = Runner.from_cfg(cfg)
-        runner.load_or_resume()
         model = runner.model.eval()
+        load_whole(model, checkpoint)
         dataset = runner.test_dataloader.dataset
         speed, size = time_images(model, islice(runner.test_dataloader, speed_images + 2))
         peak = peak_memory()
@@ -68,6 +71,7 @@ def measure_segmentor(
         rates = measure_firing_rates(model, lambda: metrics.update(runner.test()))
     return {
         "config": config.stem,
+        "checkpoint": Path(checkpoint).name,
         "dataset": describe(dataset),
         "num_images": len(dataset),
         "time_steps": getattr(model.backbone, "time_steps", 1),

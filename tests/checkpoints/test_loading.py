@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
-import re
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.model.weight_init import PretrainedInit
 from safetensors.torch import save_file
 
 from mmspike.backbones import MetaSpikeFormer, MetaSpikeFormerClassifier
-from mmspike.checkpoints import CheckpointError, load_pretrained, read_checkpoint
+from mmspike.checkpoints import CheckpointError, load_pretrained, load_whole, read_checkpoint
 from mmspike.checkpoints.upstream import translate_state_dict
 
 KEYS = json.loads(
@@ -191,8 +192,38 @@ def test_url(tmp_path, tiny, monkeypatch):
         assert_loaded(model, tiny)
         with pytest.raises(CheckpointError, match="cannot be downloaded"):
             load_pretrained(model, f"{address}/absent.pth")
+        with pytest.raises(CheckpointError, match="cannot be downloaded"):
+            load_pretrained(model, f"{address}/a b.pth")
         server.shutdown()
     load_pretrained(model, f"{address}/f.pth")  # from the cache
+
+
+def test_a_download_that_is_no_checkpoint_is_not_kept(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+
+    served = []
+
+    def fetch(address, file, progress):
+        Path(file).write_bytes(served.pop())
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    whole = _torch(container(tiny), tmp_path / "f.pth").read_bytes()
+    for broken in (b"<html>Sign in</html>", whole[: len(whole) // 2]):
+        served.append(broken)
+        with pytest.raises(CheckpointError, match=r"cannot be downloaded: .*(web page|cut off)"):
+            read_checkpoint("http://example.org/f.pth")
+        assert not list((tmp_path / "hub" / "checkpoints").iterdir())
+    served.append(whole)
+    load_pretrained(MetaSpikeFormer(**TINY), "http://example.org/f.pth")
+
+
+def test_safetensors_are_recognised_without_their_suffix(tmp_path, tiny):
+    file = _safetensors(tiny, tmp_path / "f").rename(tmp_path / "download")
+    model = MetaSpikeFormer(**TINY)
+    load_pretrained(model, file)
+    assert_loaded(model, tiny)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_pretrained(model, _torch(tiny, tmp_path / "really_torch.safetensors"))
 
 
 # --- misfits
@@ -223,6 +254,18 @@ def poison(state):
     state["ConvBlock1_1.0.conv2.weight"] = state["ConvBlock1_1.0.conv2.weight"] * float("nan")
 
 
+def add_layer(state):
+    state["block3.0.layer_scale"] = torch.rand(24)
+
+
+def quantise(state):
+    state["downsample1_1.encode_conv.bias"] = torch.ones(8, dtype=torch.int8)
+
+
+def overflow(state):
+    state["downsample1_1.encode_conv.bias"] = torch.full((8,), 1e300, dtype=torch.float64)
+
+
 def recolour(state):
     state["downsample1_1.encode_conv.weight"] = torch.rand(8, 2, 7, 7)
 
@@ -235,6 +278,9 @@ def recolour(state):
         (crop, r"of another shape: stages\.2\.downsample\.layer\.bias \[3\], not \[16\]"),
         (extend, r"not in the model: stages\.4\.blocks\.2\.mlp\.0\.norm\.bias"),
         (poison, r"not all numbers are finite in stages\.0\.blocks\.0\.mlp\.1\.layer\.weight"),
+        (add_layer, r"not in the model: block3\.0\.layer_scale"),
+        (quantise, r"holds int8 .* where the model has torch\.float32"),
+        (overflow, r"not all numbers are finite in stages\.0\.downsample\.layer\.bias"),
         (recolour, "images of 2 channels: set in_channels=2"),
     ],
 )
@@ -274,6 +320,58 @@ def test_misfits_of_heads(tmp_path, tiny, change, message):
         load_pretrained(MetaSpikeFormerClassifier(**change, **TINY), path)
 
 
+def test_a_distilled_file_does_not_lose_a_head(tmp_path, tiny):
+    model = MetaSpikeFormerClassifier(num_classes=5, **TINY)
+    with pytest.raises(CheckpointError, match=r"a second head, .* set distilled=True"):
+        load_pretrained(model, _torch(container(tiny), tmp_path / "f.pth"))
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_a_backbone_alone_is_no_classifier(tmp_path, tiny, distilled):
+    model = MetaSpikeFormerClassifier(num_classes=5, distilled=distilled, **TINY)
+    with pytest.raises(CheckpointError, match="no classification head"):
+        load_pretrained(model, _torch(ours(tiny), tmp_path / "f.pth"))
+
+
+def test_a_classifier_initialises_itself_whole(tmp_path, tiny):
+    init_cfg = dict(type="Pretrained", checkpoint=str(_torch(container(tiny), tmp_path / "f.pth")))
+    model = MetaSpikeFormerClassifier(num_classes=5, distilled=True, init_cfg=init_cfg, **TINY)
+    model.init_weights()
+    assert_loaded(model.backbone, tiny)
+    assert torch.equal(model.head_kd.weight, tiny["head_kd.weight"])
+
+
+def test_init_cfg_may_name_the_class(tmp_path, tiny):
+    file = str(_torch(container(tiny), tmp_path / "f.pth"))
+    model = MetaSpikeFormer(**TINY, init_cfg=[dict(type=PretrainedInit, checkpoint=file)])
+    model.init_weights()
+    assert_loaded(model, tiny)
+
+
+def test_models_in_a_wrapper_and_models_of_another_kind(tmp_path, tiny):
+    file = _torch(container(tiny), tmp_path / "f.pth")
+    model = torch.nn.Module()
+    model.module = MetaSpikeFormer(**TINY)
+    load_pretrained(model, file)
+    assert_loaded(model.module, tiny)
+    with pytest.raises(TypeError, match="Conv2d is not a MetaSpikeFormer"):
+        load_pretrained(torch.nn.Conv2d(3, 4, 1), file)
+
+
+def test_load_whole_takes_all_or_nothing(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2))
+    state = {k: torch.rand(v.shape) for k, v in model.state_dict().items()}
+    load_whole(model, _torch({"state_dict": state, "meta": {}}, tmp_path / "f.pth"))
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    more = state | {"2.bias": torch.rand(1)}
+    load_whole(model, _torch(more, tmp_path / "more.pth"), allow_unexpected=True)
+    with pytest.raises(CheckpointError, match=r"not in the model: 2\.bias"):
+        load_whole(model, tmp_path / "more.pth")
+    less = {k: v for k, v in state.items() if k != "0.bias"} | {"1.bias": torch.rand(9)}
+    with pytest.raises(CheckpointError, match=r"missing: 0\.bias; of another shape: 1\.bias"):
+        load_whole(model, _torch(less, tmp_path / "less.pth"))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -282,7 +380,7 @@ def test_misfits_of_heads(tmp_path, tiny, change, message):
             "no tensor of a Meta-SpikeFormer",
         ),
         ([torch.rand(2)], "expected a state dict"),
-        ({"model": {}}, "expected a state dict"),
+        ({"model": {}}, "the state dict in it is empty"),
         ({"epoch": 3}, "holds no tensors; its keys are epoch"),
     ],
 )
@@ -329,9 +427,32 @@ def test_nothing_of_a_file_runs(tmp_path, tiny, old, inside):
 
 def test_a_plain_pickle_is_refused(tmp_path):
     (tmp_path / "f.pkl").write_bytes(pickle.dumps(Writes(tmp_path / "witness")))
-    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / "f.pkl"))):
+    with pytest.raises(CheckpointError, match=r"asks for io\.open|neither a file of torch\.save"):
         read_checkpoint(tmp_path / "f.pkl")
     assert not (tmp_path / "witness").exists()
+
+
+@pytest.mark.parametrize("numpy", ["numpy.core", "numpy._core"])
+def test_histories_of_mmengine_and_arrays_of_either_numpy(tmp_path, numpy):
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    content = {"state_dict": {}, "message_hub": {"loss": history}, "at": Path("work_dirs/x")}
+    torch.save(content, tmp_path / "f.pth", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "f.pth").read_bytes()
+    assert b"cnumpy._core.multiarray\n" in data
+    data = data.replace(b"cnumpy._core.multiarray\n", f"c{numpy}.multiarray\n".encode())
+    (tmp_path / "f.pth").write_bytes(data)
+    methods = dict(HistoryBuffer._statistics_methods)
+    read = read_checkpoint(tmp_path / "f.pth").content
+    assert read["message_hub"]["loss"].data[0].tolist() == [1.0, 2.0]
+    assert str(read["at"]) == "work_dirs/x"
+    assert methods == HistoryBuffer._statistics_methods
+
+
+def test_reading_leaves_what_the_caller_allowed():
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        with pytest.raises(CheckpointError):
+            read_checkpoint("absent.pth")
+        assert argparse.Namespace in torch.serialization.get_safe_globals()
 
 
 def test_a_pickled_model_is_refused_by_name(tmp_path):

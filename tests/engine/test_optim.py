@@ -133,6 +133,12 @@ def test_bad_settings(paramwise, message):
         groups_of(Model(), "mmspike.LayerDecayConstructor", **paramwise)
 
 
+def test_layer_decay_needs_its_rate():
+    cfg = dict(constructor="mmspike.LayerDecayConstructor", optimizer=dict(type="AdamW", lr=1.0))
+    with pytest.raises(ValueError, match="layer_decay_rate must be in"):
+        build_optim_wrapper(Model(), cfg)
+
+
 def test_backbones_that_cannot_count_their_layers():
     model = Model()
     model.backbone = nn.Conv2d(3, 4, 1)

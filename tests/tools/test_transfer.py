@@ -75,6 +75,20 @@ def test_converter_keeps_what_is_there(tmp_path, published):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.pth"]
 
 
+def test_converter_refuses_a_part(tmp_path):
+    state = {k: v for k, v in published_model().items() if "block3.2.attn.k_conv" not in k}
+    torch.save({"model": state}, tmp_path / "part.pth")
+    out = run(CONVERT, tmp_path / "part.pth", tmp_path / "out.pth", ok=False)
+    assert "missing: stages.3.blocks.2.mixer.k_conv" in out
+    assert not (tmp_path / "out.pth").exists()
+
+
+def test_evaluation_refuses_a_checkpoint_of_another_model(published, shapes_root, tmp_path):
+    opts = options(shapes_root)
+    out = run("test.py", SHAPES, published, "--work-dir", tmp_path, *opts, ok=False)
+    assert "is not of this config's model: missing: backbone.stages.0" in out
+
+
 def test_check_transfer_names_the_likeliest_classes(tmp_path, published):
     Image.new("RGB", (80, 60), (200, 30, 30)).save(tmp_path / "red.png")
     Image.effect_noise((50, 90), 80).save(tmp_path / "noise.png")

@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 # key: heading, format, whether it is drawn
 COLUMNS = {
     "config": ("config", "{}", False),
+    "checkpoint": ("checkpoint", "{}", False),
     "dataset": ("data set", "{}", False),
     "num_images": ("images", "{}", False),
     "time_steps": ("T", "{}", False),
@@ -127,19 +128,21 @@ def write_tables(rows: list[dict[str, Any]], machine: str, out: Path) -> str:
 def draw(rows: list[dict[str, Any]], out: Path) -> None:
     """Draw a bar per config for every column that is drawn."""
     drawn = {k: v for k, v in columns_of(rows).items() if v[2]}
-    names = [f"{row['config']}\n{row['dataset']}" for row in rows]
+    names = [f"{row['config']}\n{row['checkpoint']}, {row['dataset']}" for row in rows]
+    places = range(len(rows))
     height = 0.5 * len(rows) + 1.2
     fig, axes = plt.subplots(
         1, len(drawn), figsize=(2.4 * len(drawn) + 2.5, height), layout="constrained", sharey=True
     )
     for ax, (key, (heading, form, _)) in zip(axes, drawn.items(), strict=True):
         values = [row.get(key) or 0.0 for row in rows]
-        bars = ax.barh(names, values, color="#2a6f97", height=0.6)
+        bars = ax.barh(places, values, color="#2a6f97", height=0.6)
         ax.bar_label(bars, [form.format(v) for v in values], padding=2, fontsize=8)
         ax.set(title=heading, xlim=(0, 1.3 * max(values, default=1) or 1))
         ax.title.set_fontsize(9)
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=8)
+    axes[0].set_yticks(places, names)
     axes[0].invert_yaxis()
     fig.savefig(out / "plot.png", dpi=120)
     plt.close(fig)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from mmspike.backbones import MetaSpikeFormerClassifier
@@ -92,14 +92,15 @@ def main() -> None:
         if not path.is_file():
             raise SystemExit(f"check_transfer: no file {path}")
     try:
+        images = [read_image(path, args.size) for path in args.images]
         model = build(args.checkpoint, args.time_steps, args.num_heads)
-    except CheckpointError as error:
-        raise SystemExit(str(error)) from error
+    except (CheckpointError, ValueError, UnidentifiedImageError) as error:
+        raise SystemExit(f"check_transfer: {error}") from error
     names = class_names(args.classes, model.head.out_features)
     heads = "the average of both heads" if model.head_kd is not None else "one head"
     print(f"T = {args.time_steps}, crop {args.size}, {heads}")
-    for path in args.images:
-        scores = model(read_image(path, args.size)).softmax(-1)[0]
+    for path, image in zip(args.images, images, strict=True):
+        scores = model(image).softmax(-1)[0]
         best = scores.topk(min(args.top, len(names)))
         print(path)
         for score, index in zip(*map(Tensor.tolist, best), strict=True):

@@ -18,10 +18,11 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import nn
 
+from mmspike.checkpoints import load_whole
 from mmspike.energy import measure_firing_rates
 from mmspike.engine.command_line import checkpoints_from_outside
 
@@ -98,14 +99,15 @@ def draw_curves(records: list[dict], out: Path) -> None:
     plt.close(fig)
 
 
-def draw_predictions(samples: list, classes: tuple[str, ...], thr: float, out: Path) -> None:
+def draw_predictions(samples: list, metainfo: dict, thr: float, out: Path) -> None:
     """Draw each image with its ground truth (above) and its predictions (below)."""
+    classes, palette = metainfo["classes"], metainfo.get("palette")
     width = 2.4 * len(samples)
     fig, axes = plt.subplots(2, len(samples), figsize=(width, 5.4), squeeze=False)
     colours = mpl.colormaps["tab10"].colors
     by_pixel = "pred_sem_seg" in samples[0]
-    if by_pixel:
-        colours = (mpl.colors.to_rgb("#333333"), *colours)  # the first class is the background
+    if by_pixel and palette:
+        colours = [[value / 255 for value in colour] for colour in palette]
     for column, sample in zip(axes.T, samples, strict=True):
         image = mmcv.imread(sample.img_path, channel_order="rgb")
         if by_pixel:
@@ -174,7 +176,7 @@ def draw_firing_rates(rates: dict[str, float], out: Path) -> None:
 def load_model(cfg: Config, checkpoint: str, device: str) -> nn.Module:
     """Build the model of a config, with the weights of a checkpoint, to predict."""
     model = MODELS.build(cfg.model)
-    load_checkpoint(model, checkpoint, map_location="cpu")
+    load_whole(model, checkpoint)
     return revert_sync_batchnorm(model).to(device).eval()
 
 
