@@ -42,7 +42,9 @@ class LIF(LIFNode):
     It is a ``LIFNode`` of spikingjelly, so that its monitors and counters recognise it, but keeps
     no state between calls: nothing has to be reset, and nothing leaks from one image, window or
     batch of RoIs to the next. The equations stand at
-    :func:`mmspike.neurons.functional.lif_multi_step`; the defaults are the published model's.
+    :func:`mmspike.neurons.functional.lif_multi_step`; the defaults are the published model's. The
+    gradient of the common surrogates is computed by hand (``kernels/eager.py``), that of the others
+    by autograd.
 
     Args:
         tau: Time constant in time steps, above 1.

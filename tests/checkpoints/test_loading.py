@@ -47,17 +47,6 @@ def assert_loaded(backbone, state):
         assert torch.equal(value, expected[name].to(value.dtype)), name
 
 
-@pytest.mark.parametrize("distilled", [False, True])
-@pytest.mark.parametrize("size", ["15M", "31M", "55M"])
-def test_published_checkpoints_at_full_size(tmp_path, size, distilled):
-    state = published(size, distilled)
-    torch.save(container(state), tmp_path / "file.pth")
-    init_cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "file.pth"))
-    model = MetaSpikeFormer(arch=size, time_steps=4, init_cfg=init_cfg)
-    model.init_weights()
-    assert_loaded(model, state)
-
-
 TINY = dict(arch=dict(embed_dims=[16, 16, 24, 32], num_heads=4))
 
 
@@ -128,6 +117,27 @@ def test_formats(tmp_path, tiny, make):
     assert report.fits
     assert len(report.loaded) == len(model.state_dict())
     assert report.sha256
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+@pytest.mark.parametrize("size", ["15M", "31M", "55M"])
+def test_published_checkpoints_at_full_size(tmp_path, size, distilled):
+    state = published(size, distilled)
+    torch.save(container(state), tmp_path / "file.pth")
+    init_cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "file.pth"))
+    model = MetaSpikeFormer(arch=size, time_steps=4, init_cfg=init_cfg)
+    model.init_weights()
+    assert_loaded(model, state)
+
+
+@pytest.mark.parametrize("size", ["15M", "31M", "55M"])
+@pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
+def test_formats_at_full_size(tmp_path, size, make):
+    state = published(size, distilled=size == "31M")
+    report = load_pretrained(MetaSpikeFormer(arch=size), make(state, tmp_path / "file.pth"))
+    assert report.fits
+    assert len(report.loaded) == 823
+    (tmp_path / report.file).unlink()
 
 
 def test_report_and_its_line(tmp_path, tiny, caplog):

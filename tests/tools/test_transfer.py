@@ -75,6 +75,13 @@ def test_converter_keeps_what_is_there(tmp_path, published):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.pth"]
 
 
+def test_to_upstream_keeps_the_heads(tmp_path, published):
+    run(CONVERT, published, tmp_path / "same.pth", "--to-upstream")
+    same, expected = read_checkpoint(tmp_path / "same.pth").content["model"], published_model()
+    assert same.keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in same.items())
+
+
 def test_converter_refuses_a_part(tmp_path):
     state = {k: v for k, v in published_model().items() if "block3.2.attn.k_conv" not in k}
     torch.save({"model": state}, tmp_path / "part.pth")
