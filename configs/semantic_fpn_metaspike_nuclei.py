@@ -4,24 +4,23 @@ _base_ = "./semantic_fpn_metaspike_ade20k.py"
 
 data_root = "data/nuclei/"
 metainfo = dict(classes=("background", "nucleus"), palette=[[0, 0, 0], [255, 200, 0]])
-max_iters = 300
-width = 48  # of neck and head
+max_iters = 550
+width = 32  # of neck and head
 
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=[32, 64, 128, 180], num_heads=4), init_cfg=None
+        arch=dict(_delete_=True, embed_dims=[16, 32, 64, 96], num_heads=4), init_cfg=None
     ),
-    neck=dict(in_channels=[16, 32, 64, 180], out_channels=width),
+    neck=dict(in_channels=[8, 16, 32, 96], out_channels=width),
     decode_head=dict(in_channels=[width] * 4, channels=width, num_classes=len(metainfo["classes"])),
 )
-
 
 labels = dict(type="LoadAnnotations")  # they count from 0, those of ADE20K from 1
 train_pipeline = [_base_.train_pipeline[0], labels, *_base_.train_pipeline[2:]]
 test_pipeline = [*_base_.test_pipeline[:2], labels, _base_.test_pipeline[3]]
 dataset = dict(type="BaseSegDataset", data_root=data_root, metainfo=metainfo, img_suffix=".jpg")
 train_dataloader = dict(
-    batch_size=2,
+    batch_size=4,
     num_workers=1,
     dataset=dict(
         **dataset,
@@ -39,7 +38,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 3)
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 2)
 # from scratch in a few hundred small steps: higher rates than for 160,000 from ImageNet weights
 optim_wrapper = dict(
     optimizer=dict(lr=3e-3), paramwise_cfg=dict(lr_mults={"decode_head.conv_seg": 5.0})

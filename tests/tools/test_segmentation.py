@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import cv2
 import pytest
@@ -50,7 +51,7 @@ def test_image_demo_draws_labels(trained, shapes_root, tmp_path):
     _, checkpoint, _ = trained
     image = next((shapes_root / "val").iterdir())
     out = run("image_demo.py", image, SHAPES, checkpoint, "--out", tmp_path / "out.png")
-    assert "%" in out.splitlines()[-1]
+    assert re.search(r"out\.png: \w+ \d+\.\d%", out)
     picture = cv2.imread(str(tmp_path / "out.png"))
     assert picture.shape == (128, 128, 3)
     assert (picture != cv2.imread(str(image))).any()
@@ -82,7 +83,7 @@ def test_benchmark_writes_a_table_and_a_plot(trained, tmp_path):
         "--per-class",
         *opts,
     )
-    assert "| config | data set |" in out
+    assert "| config | checkpoint | data set |" in out
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
     assert len(rows) == 2
     row = json.loads((tmp_path / "table.json").read_text())["rows"][0]

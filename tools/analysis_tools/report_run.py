@@ -202,10 +202,8 @@ def main() -> None:
             samples.extend(model.test_step(data))
 
     rates = measure_firing_rates(model, run)
-    classes = loader.dataset.metainfo["classes"]
-    draw_predictions(
-        samples[: args.num_images], classes, args.score_thr, work_dir / "predictions.png"
-    )
+    samples, metainfo = samples[: args.num_images], loader.dataset.metainfo
+    draw_predictions(samples, metainfo, args.score_thr, work_dir / "predictions.png")
     draw_firing_rates(rates, work_dir / "firing_rates.png")
 
     losses = [r["loss"] for r in records if "loss" in r]
