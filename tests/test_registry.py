@@ -82,3 +82,8 @@ def test_configs_elsewhere_can_build_on_ours(tmp_path):
     for base in ("_base_/models/mask_rcnn_metaspike.py", "_base_/../mask_rcnn_metaspike_coco.py"):
         config.write_text(f'_base_ = "mmspike::{base}"\n')
         assert Config.fromfile(config).model.neck.type == "mmspike.SpikeFPN"
+
+
+def test_docs_hold_no_placeholders():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        assert "_RESULT" not in page.read_text(), page
