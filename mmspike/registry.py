@@ -6,6 +6,7 @@ need mmdet or mmseg live one scope deeper (``mmspike.det.SpikeRPNHead``,
 """
 
 from mmengine.config import utils as _config_utils
+from mmengine.registry import HOOKS as _MMENGINE_HOOKS
 from mmengine.registry import METRICS as _MMENGINE_METRICS
 from mmengine.registry import MODELS as _MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as _MMENGINE_CONSTRUCTORS
@@ -28,6 +29,12 @@ DET_MODELS = Registry("det model", parent=MODELS, scope="det", locations=["mmspi
 SEG_MODELS = Registry("seg model", parent=MODELS, scope="seg", locations=["mmspike.seg"])
 METRICS = Registry("metric", parent=_MMENGINE_METRICS, scope="mmspike")
 SEG_METRICS = Registry("seg metric", parent=METRICS, scope="seg", locations=["mmspike.seg"])
+HOOKS = Registry(
+    "hook",
+    parent=_MMENGINE_HOOKS,
+    scope="mmspike",
+    locations=["mmspike.engine.spike_stats_hook"],
+)
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",
     parent=_MMENGINE_CONSTRUCTORS,

@@ -19,9 +19,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.checkpoint import checkpointed
-from mmspike.layers.conv import SpikeLayer, build_norm, spike_conv
+from mmspike.layers.conv import SpikeLayer, build_norm, spike_conv, spread_thresholds
 from mmspike.layers.drop import DropPath
 from mmspike.layers.time import mean_over_time, repeat_over_time
+from mmspike.neurons import build_neuron
 from mmspike.registry import MODELS
 
 ARCHS: dict[str, dict[str, Any]] = {
@@ -328,6 +329,7 @@ def _build_stages(
             down = spike_conv(
                 in_channels, width, 7, stride=stride, bias=True, norm_cfg=norm_cfg, neuron_cfg=False
             )
+            spread_thresholds(down.norm, build_neuron(neuron_cfg))
         else:
             down = spike_conv(
                 widths[i - 1], width, 3, stride=stride, bias=True, lively=True, **common

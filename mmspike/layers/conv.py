@@ -39,6 +39,24 @@ def make_lively(norm: nn.Module, neuron: nn.Module) -> None:
         nn.init.constant_(norm.weight, getattr(neuron, "firing_input", 1.0))
 
 
+def spread_thresholds(norm: nn.Module, neuron: nn.Module) -> None:
+    """Start a norm over an image's features such that its channels fire at different levels.
+
+    With one level for all channels, neurons see nothing of an image that lies on one side of it:
+    a dark one among bright ones. Channel by channel, a neuron behind the norm fires, at rest, where
+    the features exceed a level between one standard deviation below and two above their mean.
+
+    Args:
+        norm: Norm with weight and bias.
+        neuron: Neuron of the kind that reads its output.
+    """
+    if norm.weight is not None:
+        make_lively(norm, neuron)
+        levels = torch.linspace(-1, 2, norm.weight.numel())
+        with torch.no_grad():
+            norm.bias.copy_(getattr(neuron, "firing_input", 1.0) * (1 - levels))
+
+
 class SpikeLayer(nn.Module):
     """Neuron, weights, normalisation: ``norm(layer(neuron(x)))``.
 

@@ -1,0 +1,241 @@
+"""Counts the operations of a model while it runs as usual."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from mmengine.utils import track_iter_progress
+from spikingjelly.activation_based.neuron import BaseNode
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from mmspike.energy.costs import Conventions
+from mmspike.energy.operators import (
+    COMPOSITES,
+    OPERANDS,
+    OpCount,
+    count_convolution,
+    count_operator,
+)
+from mmspike.energy.provenance import MOVES, VIEWS, Provenance, Tracker
+from mmspike.energy.report import EnergyReport, LayerRow, NeuronRow
+
+KNOWN = frozenset({*flop_registry, *VIEWS, *MOVES})
+"""Operators with a rule; others are taken apart where they consist of several."""
+
+
+def is_neuron(module: nn.Module) -> bool:
+    """Whether a module declares that its output is spikes: spikingjelly's neurons, and ours."""
+    return isinstance(module, BaseNode) or hasattr(module, "spike_levels")
+
+
+def time_steps_of(neuron: nn.Module, spikes: Tensor) -> int:
+    """Steps T in one call of a neuron: the first axis of a multi-step one's output."""
+    return spikes.size(0) if getattr(neuron, "step_mode", "m") == "m" else 1
+
+
+class _Watcher(TorchDispatchMode):
+    """Shows every operation of torch's dispatcher to a counter, once it is done."""
+
+    def __init__(self, counter: EnergyCounter) -> None:
+        super().__init__()
+        self.counter = counter
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func.overloadpacket not in KNOWN:  # in inference mode, what consists of others
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **kwargs)
+        self.counter.see(func, args, kwargs, out)
+        return out
+
+
+class EnergyCounter:
+    """Context manager that counts what a model does in it.
+
+    Hooks on the modules tell where in the model an operation happens and which tensors are spikes;
+    every operation of torch's dispatcher is seen, whoever calls it. The model is not changed.
+    Operations outside the dispatcher (mmcv's compiled ones) are not seen: those of detectors
+    (RoIAlign, NMS) cost nothing by convention. Layers with weights that ran without being counted
+    are named in the report.
+
+    Args:
+        model: Any model; in evaluation mode, or statistics of norms change.
+        conventions: Costs and rules; ``None`` means :class:`Conventions` as it is.
+
+    Example:
+        >>> from mmspike.neurons import LIF
+        >>> net = nn.Sequential(LIF(), nn.Linear(4, 5))
+        >>> with EnergyCounter(net) as counter:
+        ...     _ = net(torch.tensor([[[2.0, 0.0, 0.0, 3.0]]]))  # [T, N, C]: 2 spikes
+        >>> report = counter.report(num_images=1)
+        >>> report.layers[0].synops, report.layers[0].macs
+        ([10.0], 20.0)
+    """
+
+    def __init__(self, model: nn.Module, conventions: Conventions | None = None) -> None:
+        self.model = model
+        self.conventions = conventions or Conventions()
+        self.layers: dict[str, LayerRow] = {}
+        self.neurons: dict[str, NeuronRow] = {}
+        self._tracker = Tracker()
+        self._scopes: list[list] = [["", 0]]  # name of the module, operations counted in this call
+        self._composites = 0  # how deep in modules that are counted as one
+        self._with_weights: dict[str, None] = {}  # called, in order
+        self._handles: list = []
+        self._watcher = _Watcher(self)
+
+    def __enter__(self) -> EnergyCounter:
+        for name, module in self.model.named_modules():
+            weighs = any(p.dim() > 1 for p in module.parameters(recurse=False))
+            composite = COMPOSITES.get(type(module))
+
+            def enter(
+                module: nn.Module,
+                args: tuple,
+                name: str = name,
+                weighs: bool = weighs,
+                composite: Any = composite,
+            ) -> None:
+                if weighs and not self._composites:
+                    self._with_weights[name] = None
+                self._scopes.append([name, 0])
+                self._composites += composite is not None
+
+            def leave(module: nn.Module, args: tuple, out: Any, composite: Any = composite) -> None:
+                if composite is not None:
+                    self._composites -= 1
+                    if not self._composites:
+                        self._count_composite(composite(module), args[0], out)
+                if is_neuron(module):
+                    self._declare(module, out)
+                self._scopes.pop()
+
+            self._handles += [
+                module.register_forward_pre_hook(enter),
+                module.register_forward_hook(leave),
+            ]
+        self._watcher.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._watcher.__exit__(kind, error, trace)
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+        """Count one operation of torch's, and follow what its results are made of."""
+        if not self._composites:
+            exact = self.conventions.borders == "exact"
+            count = count_operator(func, args, kwargs, out, self._tracker, exact)
+            if count is not None:
+                read = OPERANDS.get(func.overloadpacket, (0,))[0]
+                self._add(count, args[read], out)
+        self._tracker.follow(func, args, kwargs, out)
+
+    def report(self, num_images: int, data: str = "") -> EnergyReport:
+        """Sum up.
+
+        Args:
+            num_images: Images that the model saw.
+            data: What they were, in words.
+        """
+        counted = {row.module for row in self.layers.values()}
+        return EnergyReport(
+            model=type(self.model).__name__,
+            data=data,
+            num_images=num_images,
+            time_steps=max((row.time_steps for row in self.neurons.values()), default=1),
+            conventions=self.conventions,
+            layers=list(self.layers.values()),
+            neurons=list(self.neurons.values()),
+            uncounted=[name for name in self._with_weights if name not in counted],
+        )
+
+    def _count_composite(self, shape: Any, x: Tensor, out: Tensor) -> None:
+        exact = self.conventions.borders == "exact"
+        count = count_convolution(x, shape, out.shape, self._tracker[x], exact)
+        count.kind = "RepConv as conv"
+        self._add(count, x, out)
+
+    def _add(self, count: OpCount, x: Tensor, out: Tensor) -> None:
+        scope = self._scopes[-1]
+        module, index = scope
+        scope[1] += 1
+        name = (module or "(model)") + (f" #{index + 1}" if index else "")
+        row = self.layers.get(name)
+        if row is None:
+            row = LayerRow(name, module, count.kind, tuple(x.shape), tuple(out.shape))
+            row.reads = "spikes" if count.synops is not None else "real values"
+            if not self.layers and count.synops is None:
+                row.reads = "image"
+            self.layers[name] = row
+        row.add(count)
+
+    def _declare(self, neuron: nn.Module, spikes: Tensor) -> None:
+        name = self._scopes[-1][0]
+        steps = time_steps_of(neuron, spikes)
+        provenance = Provenance(steps, is_spikes=True)
+        self._tracker[spikes] = provenance
+        row = self.neurons.setdefault(name, NeuronRow(name, getattr(neuron, "spike_levels", 1)))
+        row.add(provenance.count_spikes(spikes), spikes.numel() / steps)
+
+
+def measure(
+    model: nn.Module,
+    batches: Iterable[Tensor | Mapping[str, Any]],
+    conventions: Conventions | None = None,
+    data: str = "",
+    progress: bool = False,
+) -> EnergyReport:
+    """Run a model over images and report operations, firing rates and energy.
+
+    Source of the convention: Yao et al., "Attention Spiking Neural Networks" (arXiv 2209.13929) and
+    "Spike-driven Transformer V2" (arXiv 2404.03663), appendix on energy.
+
+    Args:
+        model: A detector, segmentor, classifier or backbone; it is run in evaluation mode and left
+            in the mode that it was in.
+        batches: What its ``test_step`` takes (``dict(inputs=..., data_samples=...)``), or tensors
+            of normalised images ``[B, C, H, W]`` for its ``forward``.
+        conventions: Costs and rules; ``None`` means :class:`Conventions` as it is.
+        data: What the images are, in words, for the report.
+        progress: Whether to show a progress bar; ``batches`` must then have a length.
+
+    Raises:
+        ValueError: If there are no images, or a layer read spikes in one call and real values in
+            another.
+    """
+    num_images = 0
+    modes = {m: m.training for m in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), EnergyCounter(model, conventions) as counter:
+            for batch in track_iter_progress(batches) if progress else batches:
+                if isinstance(batch, Tensor):
+                    model(batch)
+                    num_images += batch.size(0)
+                else:
+                    model.test_step(batch)
+                    num_images += len(batch["inputs"])
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if not num_images:
+        raise ValueError("measure: batches holds no images")
+    return counter.report(num_images, data)

@@ -1,0 +1,96 @@
+"""A report as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmspike.energy.report import EnergyReport
+
+
+def format_report(report: EnergyReport, layers: bool = True) -> str:
+    """Write a report as text.
+
+    Args:
+        report: What to write.
+        layers: Whether the layers get a line each, or the parts alone.
+    """
+    c = report.conventions
+    lines = [
+        f"{report.model}, T = {report.time_steps}; means over {report.num_images} images: "
+        f"{report.data or 'not described'}",
+        f"{c.mac_pj} pJ per MAC, {c.ac_pj} pJ per addition ({c.source})",
+        f"image layer charged {c.image_layer.replace('_', ' ')}; borders: {c.borders}; "
+        "RepConv as one 3x3 convolution; norms, pooling, interpolation and neurons not counted",
+    ]
+    if layers:
+        rows = [report.row_dict(row) for row in report.layers]
+        lines += ["", *_table(_LAYER_HEADINGS, [_layer_cells(row) for row in rows])]
+    real = [row for row in report.layers if row.reads != "spikes"]
+    if real:
+        lines += ["", "Read real values, charged as MACs:"]
+        lines += [f"  {row.name} ({row.kind}, {row.reads})" for row in real]
+    if report.uncounted:
+        lines += ["", "WARNING: these have weights and ran, but no rule counts them:"]
+        lines += [f"  {name}" for name in report.uncounted]
+    sums = {**report.parts, "total": report.total}
+    lines += ["", *_table(_SUM_HEADINGS, [_sum_cells(name, s) for name, s in sums.items()])]
+    lines += ["", f"mean firing rate of {len(report.neurons)} layers of neurons: "]
+    lines[-1] += f"{100 * report.firing_rate:.2f} %"
+    return "\n".join(lines)
+
+
+_LAYER_HEADINGS = (
+    "layer",
+    "kind",
+    "reads",
+    "output",
+    "MMAC",
+    "rate per step, %",
+    "MSynOp",
+    "uJ",
+)
+_SUM_HEADINGS = ("part", "GMAC", "of them real, GMAC", "GSynOp", "mJ", "as an ANN, mJ", "ratio")
+
+
+def _layer_cells(row: dict[str, Any]) -> list[str]:
+    rates = row["rate_per_step"] or []
+    return [
+        row["name"],
+        row["kind"],
+        row["reads"],
+        "x".join(map(str, row["output_shape"])),
+        f"{row['macs'] / 1e6:.2f}",
+        " ".join(f"{100 * r:.2f}" for r in rates),
+        "" if row["synops"] is None else f"{row['synops'] / 1e6:.3f}",
+        f"{1e3 * row['energy_mj']:.3f}",
+    ]
+
+
+def _sum_cells(name: str, sums: dict[str, float | None]) -> list[str]:
+    return [
+        name,
+        f"{sums['macs'] / 1e9:.4f}",
+        f"{sums['real_macs'] / 1e9:.4f}",
+        f"{sums['synops'] / 1e9:.4f}",
+        f"{sums['energy_mj']:.4f}",
+        f"{sums['ann_energy_mj']:.4f}",
+        "" if sums["ann_ratio"] is None else f"{sums['ann_ratio']:.2f}",
+    ]
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Markdown that is aligned for a terminal too; the first columns are text, the others not."""
+    cells = [list(headings), *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    texts = sum(any(c.isalpha() for c in cell) for cell in rows[0]) if rows else len(headings)
+
+    def line(row: Sequence[str]) -> str:
+        padded = (
+            cell.ljust(width) if i < texts else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "| " + " | ".join(padded) + " |"
+
+    rule = ["-" * w if i < texts else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return [line(headings), "| " + " | ".join(rule) + " |", *map(line, rows)]

@@ -1,0 +1,124 @@
+"""Models and images for tools that look into a model: from a config's data, a file, or noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.model.utils import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmspike.checkpoints import load_whole
+
+Batch = dict[str, Any]
+
+
+def build_model(cfg: Config, checkpoint: str | None, device: str | torch.device) -> nn.Module:
+    """Build a config's model in evaluation mode.
+
+    Args:
+        cfg: Config of a detector or segmentor.
+        checkpoint: File with its weights; ``None`` draws them by chance, a pretrained backbone
+            included.
+        device: Where to put it.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read, or is another model's.
+    """
+    init_default_scope(cfg.get("default_scope", "mmspike"))
+    if checkpoint is None:
+        _drop_pretrained(cfg.model)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    if checkpoint is None:
+        model.init_weights()
+    else:
+        load_whole(model, checkpoint)
+    return model.to(device).eval()
+
+
+def _drop_pretrained(cfg: Any) -> None:
+    if isinstance(cfg, dict):
+        init_cfg = cfg.get("init_cfg")
+        if isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained":
+            cfg["init_cfg"] = None
+        for value in cfg.values():
+            _drop_pretrained(value)
+    elif isinstance(cfg, list | tuple):
+        for value in cfg:
+            _drop_pretrained(value)
+
+
+@torch.no_grad()
+def estimate_norms(model: nn.Module, batches: Sequence[Batch]) -> None:
+    """Give batch norms the statistics of some images, as a model with random weights needs.
+
+    With none, nearly all neurons of a fresh model are silent in evaluation.
+
+    Args:
+        model: Detector or segmentor; left in the mode that it was in.
+        batches: What its ``test_step`` takes.
+    """
+    norms = {m: m.momentum for m in model.modules() if isinstance(m, _BatchNorm)}
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all calls
+        norm.train()
+    for batch in batches:
+        model.test_step(batch)
+    for norm, momentum in norms.items():
+        norm.momentum = momentum
+        norm.eval()
+
+
+def val_batches(cfg: Config, num_images: int) -> Any:
+    """The first images that a config validates on, one by one.
+
+    Returns:
+        A data loader, which has a length.
+    """
+    loader = cfg.val_dataloader.copy()
+    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
+    loader.dataset.indices = num_images
+    return Runner.build_dataloader(loader, seed=0)
+
+
+def file_batch(cfg: Config, image: str | Path) -> Batch:
+    """One image file, as a config prepares it for testing."""
+    pipeline = [t for t in _test_pipeline(cfg) if not t["type"].endswith("LoadAnnotations")]
+    return _collate(Compose(pipeline)({"img_path": str(image), "img_id": 0}))
+
+
+def noise_batch(cfg: Config, size: tuple[int, int], seed: int = 0) -> Batch:
+    """One image of uniform noise, of just this height and width."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8)
+    data = {
+        "img": noise.numpy(),
+        "img_id": 0,
+        "img_path": None,
+        "img_shape": size,
+        "ori_shape": size,
+        "pad_shape": size,
+        "scale_factor": (1.0, 1.0),
+        "flip": False,
+        "flip_direction": None,
+    }
+    return _collate(Compose([_test_pipeline(cfg)[-1]])(data))
+
+
+def _test_pipeline(cfg: Config) -> list[dict[str, Any]]:
+    dataset = cfg.test_dataloader.dataset
+    while "pipeline" not in dataset:  # wrapped
+        dataset = dataset.dataset
+    return dataset.pipeline
+
+
+def _collate(sample: dict[str, Any]) -> Batch:
+    return {"inputs": [sample["inputs"]], "data_samples": [sample["data_samples"]]}
