@@ -182,7 +182,7 @@ class EnergyCounter:
         if row is None:
             row = LayerRow(name, module, count.kind, tuple(x.shape), tuple(out.shape))
             row.reads = "spikes" if count.synops is not None else "real values"
-            if not self.layers and count.synops is None:
+            if not self.layers and self._tracker[x] is None:
                 row.reads = "image"
             self.layers[name] = row
         row.add(count)
@@ -226,7 +226,8 @@ def measure(
     model.eval()
     try:
         with torch.no_grad(), EnergyCounter(model, conventions) as counter:
-            for batch in track_iter_progress(batches) if progress else batches:
+            tasks = track_iter_progress((batches, len(batches))) if progress else batches
+            for batch in tasks:
                 if isinstance(batch, Tensor):
                     model(batch)
                     num_images += batch.size(0)

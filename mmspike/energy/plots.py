@@ -27,7 +27,8 @@ def draw_report(report: EnergyReport, folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    title = f"{report.model}, T = {report.time_steps}, {report.num_images} images: {report.data}"
+    title = f"{report.model}, T = {report.time_steps}, mean of {report.num_images} image"
+    title += f"{'s' * (report.num_images > 1)}\n{report.data}"
     figures = {
         "energy_by_layer.png": _by_layer(report),
         "firing_rates.png": _rates(report),
@@ -42,13 +43,13 @@ def draw_report(report: EnergyReport, folder: str | Path) -> list[Path]:
 
 def _by_layer(report: EnergyReport) -> plt.Figure:
     rows = report.layers
-    fig, ax = plt.subplots(figsize=(9, 1.5 + 0.13 * len(rows)), layout="constrained")
+    fig, ax = plt.subplots(figsize=(9, 1.8 + 0.13 * len(rows)), layout="constrained")
     energies = [1e3 * report.energy_mj(row) for row in rows]
     ax.barh(range(len(rows)), energies, color=[_COLORS[row.reads] for row in rows], height=0.8)
     _name_rows(ax, [row.name for row in rows])
     used = [reads for reads in _COLORS if any(row.reads == reads for row in rows)]
     handles = [mpl.patches.Patch(color=_COLORS[reads], label=f"reads {reads}") for reads in used]
-    ax.legend(handles=handles, fontsize=8, loc="lower right")
+    fig.legend(handles=handles, fontsize=8, loc="outside upper center", ncols=len(handles))
     ax.set(xlabel="energy per image, uJ")
     ax.grid(axis="x", alpha=0.3)
     return fig
@@ -76,7 +77,7 @@ def _by_part(report: EnergyReport) -> plt.Figure:
     for row in report.layers:
         parts.setdefault(row.part, []).append(row)
     fig, axes = plt.subplots(
-        1, 2, figsize=(9, 1.6 + 0.35 * len(parts)), layout="constrained", sharey=True
+        1, 2, figsize=(9, 2.0 + 0.35 * len(parts)), layout="constrained", sharey=True
     )
     places = np.arange(len(parts))
     left = np.zeros(len(parts))
@@ -92,7 +93,7 @@ def _by_part(report: EnergyReport) -> plt.Figure:
     for place, end, label in zip(places, left, labels, strict=True):
         axes[0].text(end, place, f" {label}", va="center", fontsize=8)
     axes[0].set(xlabel="energy per image, mJ", xlim=(0, 1.45 * max(left, default=1) or 1))
-    axes[0].legend(fontsize=8)
+    fig.legend(fontsize=8, loc="outside lower center", ncols=len(_COLORS))
     ann = [sum(map(report.ann_energy_mj, rows)) for rows in parts.values()]
     bars = axes[1].barh(places, ann, color="#8a8a8a")
     axes[1].bar_label(bars, [f"{a:.3g} mJ" for a in ann], padding=3, fontsize=8)

@@ -17,8 +17,8 @@ def format_report(report: EnergyReport, layers: bool = True) -> str:
     """
     c = report.conventions
     lines = [
-        f"{report.model}, T = {report.time_steps}; means over {report.num_images} images: "
-        f"{report.data or 'not described'}",
+        f"{report.model}, T = {report.time_steps}; images: {report.num_images}, "
+        f"{report.data or 'not described'}; numbers are means per image",
         f"{c.mac_pj} pJ per MAC, {c.ac_pj} pJ per addition ({c.source})",
         f"image layer charged {c.image_layer.replace('_', ' ')}; borders: {c.borders}; "
         "RepConv as one 3x3 convolution; norms, pooling, interpolation and neurons not counted",
@@ -50,7 +50,7 @@ _LAYER_HEADINGS = (
     "MSynOp",
     "uJ",
 )
-_SUM_HEADINGS = ("part", "GMAC", "of them real, GMAC", "GSynOp", "mJ", "as an ANN, mJ", "ratio")
+_SUM_HEADINGS = ("part", "GMAC", "run as MAC, GMAC", "GSynOp", "mJ", "as an ANN, mJ", "ratio")
 
 
 def _layer_cells(row: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.logging import MMLogger
 from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.checkpoints import load_whole
@@ -37,7 +39,11 @@ def build_model(cfg: Config, checkpoint: str | None, device: str | torch.device)
         _drop_pretrained(cfg.model)
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if checkpoint is None:
+        logger = MMLogger.get_current_instance()
+        level = logger.level
+        logger.setLevel(logging.WARNING)  # or it lists every parameter
         model.init_weights()
+        logger.setLevel(level)
     else:
         load_whole(model, checkpoint)
     return model.to(device).eval()
@@ -66,15 +72,24 @@ def estimate_norms(model: nn.Module, batches: Sequence[Batch]) -> None:
         batches: What its ``test_step`` takes.
     """
     norms = {m: m.momentum for m in model.modules() if isinstance(m, _BatchNorm)}
+    handles = []
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all calls
-        norm.train()
-    for batch in batches:
-        model.test_step(batch)
-    for norm, momentum in norms.items():
-        norm.momentum = momentum
-        norm.eval()
+        handles.append(norm.register_forward_pre_hook(_train_if_possible))
+    try:
+        for batch in batches:
+            model.test_step(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for norm, momentum in norms.items():
+            norm.momentum = momentum
+            norm.eval()
+
+
+def _train_if_possible(norm: nn.Module, args: tuple[Tensor]) -> None:
+    norm.train(args[0].numel() > args[0].size(1))  # one value per channel has no variance
 
 
 def val_batches(cfg: Config, num_images: int) -> Any:

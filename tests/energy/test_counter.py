@@ -357,7 +357,8 @@ def test_model_is_left_as_it_was():
     model = Read(nn.Conv2d(2, 3, 1)).train()
     model.layer.eval()
     measure(model, [torch.zeros(1, 1, 2, 3, 3)])
-    assert model.training and not model.layer.training
+    assert model.training
+    assert not model.layer.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     with pytest.raises(ValueError, match="no images"):
         measure(model, [])
