@@ -10,7 +10,8 @@ max_iters = 1000
 
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=[32, 64, 128, 180], num_heads=4), lively_attention=True
+        arch=dict(_delete_=True, embed_dims=[32, 64, 128, 180], num_heads=4),
+        attn_init_size=(128, 128),
     ),
     neck=dict(in_channels=[32, 64, 128, 180], out_channels=width),
     rpn_head=dict(

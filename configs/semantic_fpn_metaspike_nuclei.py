@@ -4,12 +4,14 @@ _base_ = "./semantic_fpn_metaspike_ade20k.py"
 
 data_root = "data/nuclei/"
 metainfo = dict(classes=("background", "nucleus"), palette=[[0, 0, 0], [255, 200, 0]])
-max_iters = 550
+max_iters = 1800
 width = 32  # of neck and head
 
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=[16, 32, 64, 96], num_heads=4), init_cfg=None
+        arch=dict(_delete_=True, embed_dims=[16, 32, 64, 96], num_heads=4),
+        attn_init_size=(512, 512),
+        init_cfg=None,
     ),
     neck=dict(in_channels=[8, 16, 32, 96], out_channels=width),
     decode_head=dict(in_channels=[width] * 4, channels=width, num_classes=len(metainfo["classes"])),
@@ -38,7 +40,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 2)
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 4)
 # from scratch in a few hundred small steps: higher rates than for 160,000 from ImageNet weights
 optim_wrapper = dict(
     optimizer=dict(lr=3e-3), paramwise_cfg=dict(lr_mults={"decode_head.conv_seg": 5.0})

@@ -16,7 +16,7 @@ model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dims=[32, 64, 128, 180], num_heads=4),
         out_indices=(1, 2, 3, 4),
-        lively_attention=True,
+        attn_init_size=(128, 128),
     ),
     neck=dict(
         in_channels=[32, 64, 128, 180], in_strides=[4, 8, 16, 16], out_channels=width, num_outs=3

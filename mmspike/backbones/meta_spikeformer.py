@@ -8,6 +8,7 @@ depth is really applied.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from itertools import accumulate
@@ -34,6 +35,8 @@ ARCHS: dict[str, dict[str, Any]] = {
 
 STRIDES = (2, 2, 2, 2, 1)
 """Stride of the downsampling of the stem and the four stages: the last one keeps its resolution."""
+ATTN_STRIDE = 16
+"""Stride of the maps of both stages with attention."""
 DEPTHS = (1, 1, 2, 6, 2)
 """Blocks in the stem and the four stages; convolutional in the first three, attention after."""
 
@@ -137,9 +140,9 @@ class MetaSpikeFormer(BaseModule):
         neuron_cfg: Config of the neurons; ``None`` means ``dict(type="mmspike.LIF")``.
         attn_neuron_cfg: What the neuron behind the attention has different; ``None`` means
             ``dict(v_threshold=0.5)``.
-        lively_attention: Whether q, k and v start at the firing rate of the other layers, for
-            training from scratch on images of up to some 160 x 160 pixels. On larger ones the
-            attention, which sums over the image, would start saturated.
+        attn_init_size: Height and width of the images that a training from scratch sees: q, k and v
+            then start at the rate at which the attention, which sums over the image, neither is
+            silent nor saturates. ``None`` leaves their norms at unit scale, as published.
         norm_cfg: Config of the norms; batch norms only. ``None`` means ``dict(type="BN")``.
         drop_path_rate: Stochastic depth, rising linearly from 0 to this chance at the last block.
         frozen_stages: Stages up to this index take no gradient and no statistics; -1 freezes none,
@@ -150,8 +153,8 @@ class MetaSpikeFormer(BaseModule):
             takes published classification checkpoints, ours, and those of whole models.
 
     Raises:
-        ValueError: If the architecture, an index, ``decode``, ``time_steps``, ``frozen_stages`` or
-            ``drop_path_rate`` is not one of the above.
+        ValueError: If the architecture, an index, ``decode``, ``time_steps``,
+            ``attn_init_size``, ``frozen_stages`` or ``drop_path_rate`` is not one of the above.
 
     Example:
         >>> import torch
@@ -170,7 +173,7 @@ class MetaSpikeFormer(BaseModule):
         decode: str | None = None,
         neuron_cfg: dict[str, Any] | None = None,
         attn_neuron_cfg: dict[str, Any] | None = None,
-        lively_attention: bool = False,
+        attn_init_size: tuple[int, int] | None = None,
         norm_cfg: dict[str, Any] | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
@@ -192,6 +195,11 @@ class MetaSpikeFormer(BaseModule):
         _check("drop_path_rate", drop_path_rate, 0 <= drop_path_rate < 1, "in [0, 1)")
         if attn_neuron_cfg is None:
             attn_neuron_cfg = {"v_threshold": 0.5}
+        init_pixels = None
+        if attn_init_size is not None:
+            ok = len(attn_init_size) == 2 and min(attn_init_size) > 0
+            _check("attn_init_size", attn_init_size, ok, "None or (height, width)")
+            init_pixels = math.prod(math.ceil(n / ATTN_STRIDE) for n in attn_init_size)
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.stages = _build_stages(
@@ -200,7 +208,7 @@ class MetaSpikeFormer(BaseModule):
             in_channels,
             drop_path_rate,
             neuron_cfg,
-            {"attn_neuron_cfg": attn_neuron_cfg, "lively": lively_attention},
+            {"attn_neuron_cfg": attn_neuron_cfg, "init_pixels": init_pixels},
             norm_cfg or {"type": "BN"},
         )
         self.out_channels = [widths[i] for i in self.out_indices]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmspike.layers.conv import RepConv, build_norm, make_lively
+from mmspike.layers.conv import LIVELY_RATE, RepConv, build_norm, make_lively
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
 
@@ -33,6 +33,21 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         return out.clamp(max=torch.finfo(q.dtype).max).to(q.dtype)
 
 
+def starting_rate(fill: float) -> float:
+    """Firing rate of q, k and v at which the attention reaches its neuron's threshold on average.
+
+    An entry of ``scale * q (k^T v)`` is a sum over ``D`` channels and ``N`` pixels of products of
+    three spikes: at rate r, ``scale * D * N * r**3`` on average.
+
+    Args:
+        fill: Threshold divided by ``scale * D * N``.
+
+    Returns:
+        The rate, at most that of one standard deviation above the mean (16 %).
+    """
+    return min(fill ** (1 / 3), LIVELY_RATE)
+
+
 class SpikeDrivenSelfAttention(nn.Module):
     """Self-attention on spikes, the third kind of "Spike-driven Transformer V2".
 
@@ -48,9 +63,10 @@ class SpikeDrivenSelfAttention(nn.Module):
         neuron_cfg: Config of the neurons.
         attn_neuron_cfg: What the neuron behind the attention has different from ``neuron_cfg``.
         scale: Factor of the attention; 0.125 in the published models, whatever the head's width.
-        lively: Whether q, k and v start at the scale of
-            :func:`~mmspike.layers.conv.make_lively`. The attention sums over the image: on maps of
-            more than some 10x10 pixels, it then starts saturated and does not learn.
+        init_pixels: Pixels of the maps that a training from scratch sees. The attention sums over
+            them: q, k and v then start at the firing rate at which it neither is silent nor
+            saturates, see :func:`starting_rate`. ``None`` leaves their norms at unit scale, at
+            which it is silent on most maps.
 
     Raises:
         ValueError: If the channels do not divide among the heads.
@@ -64,7 +80,7 @@ class SpikeDrivenSelfAttention(nn.Module):
         neuron_cfg: dict[str, Any] | None,
         attn_neuron_cfg: dict[str, Any],
         scale: float = 0.125,
-        lively: bool = False,
+        init_pixels: int | None = None,
     ) -> None:
         super().__init__()
         if embed_dims % num_heads:
@@ -79,9 +95,11 @@ class SpikeDrivenSelfAttention(nn.Module):
         self.k_neuron = build_neuron(neuron_cfg)
         self.v_neuron = build_neuron(neuron_cfg)
         self.attn_neuron = build_neuron(neuron_cfg, **attn_neuron_cfg)
-        if lively:
+        if init_pixels is not None:
+            drive = scale * (embed_dims // num_heads) * init_pixels
+            rate = starting_rate(getattr(self.attn_neuron, "firing_input", 1.0) / drive)
             for norm in (self.q_norm, self.k_norm, self.v_norm):
-                make_lively(norm, self.neuron)
+                make_lively(norm, self.neuron, rate)
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""

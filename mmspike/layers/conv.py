@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -24,19 +25,24 @@ def build_norm(norm_cfg: dict[str, Any], num_features: int) -> nn.Module:
     return build_norm_layer(dict(norm_cfg), num_features)[1]
 
 
-def make_lively(norm: nn.Module, neuron: nn.Module) -> None:
+LIVELY_RATE = NormalDist().cdf(-1.0)
+"""Firing rate of a neuron that fires one standard deviation above the mean: 16 %."""
+
+
+def make_lively(norm: nn.Module, neuron: nn.Module, rate: float = LIVELY_RATE) -> None:
     """Start a norm at the scale at which a neuron behind it fires often enough to learn.
 
-    The neuron then fires, at rest, where the norm's output is one standard deviation above its
-    mean: 16 % of a normal distribution. At unit scale, a LIF with tau 2 starts at 2.3 %.
+    At unit scale, a LIF with tau 2 starts at 2.3 %.
 
     Args:
         norm: Norm with a weight.
         neuron: Neuron of the kind that reads its output; one that does not tell its
             ``firing_input`` leaves the norm at unit scale.
+        rate: Firing rate of the neuron, at rest, if the norm's output is normally distributed;
+            below 0.5.
     """
-    if norm.weight is not None:
-        nn.init.constant_(norm.weight, getattr(neuron, "firing_input", 1.0))
+    if norm.weight is not None and hasattr(neuron, "firing_input"):
+        nn.init.constant_(norm.weight, neuron.firing_input / NormalDist().inv_cdf(1 - rate))
 
 
 def spread_thresholds(norm: nn.Module, neuron: nn.Module) -> None:

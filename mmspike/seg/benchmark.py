@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from torch import nn
 
 import mmspike.registry  # noqa: F401  makes "mmseg::" known in configs
 from mmspike.checkpoints import load_whole, read_safely_in_mmengine
-from mmspike.energy import measure_firing_rates
+from mmspike.energy import EnergyCounter
 
 
 def measure_segmentor(
@@ -42,10 +41,11 @@ def measure_segmentor(
 
     Returns:
         A row: ``config``, ``checkpoint``, ``dataset``, ``num_images``, ``time_steps``, ``mIoU`` and
-        ``aAcc`` in percent, ``params_m`` in millions, ``gmacs`` of the first image's size in 10^9
-        multiply-accumulates, ``firing_rate`` in percent (the mean over the layers of neurons),
-        ``images_per_s``, ``peak_mib`` (of the process on a CPU, of the tensors on a GPU), and
-        ``IoU.<class>``.
+        ``aAcc`` in percent, ``params_m`` in millions, ``gmacs`` (one pass on real values, 10^9
+        multiply-accumulates), ``firing_rate`` in percent (the mean over the layers of neurons),
+        ``energy_mj`` and, of the same network on real values, ``ann_energy_mj``, both per image
+        (see :mod:`mmspike.energy`), ``images_per_s``, ``peak_mib`` (of the process on a CPU, of the
+        tensors on a GPU), and ``IoU.<class>``.
     """
     read_safely_in_mmengine()
     cfg = Config.fromfile(config)
@@ -65,10 +65,11 @@ def measure_segmentor(
         model = runner.model.eval()
         load_whole(model, checkpoint)
         dataset = runner.test_dataloader.dataset
-        speed, size = time_images(model, islice(runner.test_dataloader, speed_images + 2))
+        speed = time_images(model, islice(runner.test_dataloader, speed_images + 2))
         peak = peak_memory()
-        metrics: dict[str, float] = {}
-        rates = measure_firing_rates(model, lambda: metrics.update(runner.test()))
+        with EnergyCounter(model) as counter:
+            metrics = runner.test()
+        energy = counter.report(len(dataset))
     return {
         "config": config.stem,
         "checkpoint": Path(checkpoint).name,
@@ -77,8 +78,10 @@ def measure_segmentor(
         "time_steps": getattr(model.backbone, "time_steps", 1),
         **{k: float(v) for k, v in metrics.items() if k in ("mIoU", "aAcc")},
         "params_m": sum(p.numel() for p in model.parameters()) / 1e6,
-        "gmacs": count_gmacs(model, size),
-        **({"firing_rate": 100 * sum(rates.values()) / len(rates)} if rates else {}),
+        "gmacs": energy.total["macs"] / 1e9,
+        **({"firing_rate": 100 * energy.firing_rate} if energy.neurons else {}),
+        "energy_mj": energy.total["energy_mj"],
+        "ann_energy_mj": energy.total["ann_energy_mj"],
         "images_per_s": speed,
         "peak_mib": peak,
         **{k: v for k, v in metrics.items() if k.startswith("IoU.") and not math.isnan(v)},
@@ -98,32 +101,21 @@ def describe(dataset: Any) -> str:
 
 
 @torch.no_grad()
-def time_images(model: nn.Module, batches: Iterable[dict]) -> tuple[float, tuple[int, int]]:
+def time_images(model: nn.Module, batches: Iterable[dict]) -> float:
     """Time a model image by image, preparation and enlarging of its output included.
 
     Returns:
-        Images per second (the median's), and height and width of the first image.
+        Images per second, the median's.
     """
-    seconds, size = [], (0, 0)
+    seconds = []
     for batch in batches:
-        if not seconds:
-            size = tuple(batch["inputs"][0].shape[-2:])
         start = time.perf_counter()
         model.test_step(batch)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     seconds = sorted(seconds[2:] or seconds)
-    return 1 / seconds[len(seconds) // 2], size
-
-
-def count_gmacs(model: nn.Module, size: tuple[int, int]) -> float:
-    """Multiply-accumulates of one image, in 10^9, as mmengine counts them."""
-    device = next(model.parameters()).device
-    info = get_model_complexity_info(
-        model, inputs=torch.zeros(1, 3, *size, device=device), show_table=False, show_arch=False
-    )
-    return info["flops"] / 1e9  # mmengine calls one multiply-accumulate a flop
+    return 1 / seconds[len(seconds) // 2]
 
 
 def peak_memory() -> float:

@@ -206,7 +206,7 @@ def test_products_of_spikes_as_spikingjelly_counts_them():
 
 
 def test_whole_attention_block():
-    model = SpikeDrivenSelfAttention(8, 2, BN, None, dict(v_threshold=0.5), lively=True)
+    model = SpikeDrivenSelfAttention(8, 2, BN, None, dict(v_threshold=0.5), init_pixels=30)
     report = count(model, 3 * torch.randn(2, 1, 8, 6, 5))
     kinds = [row.kind for row in report.layers]
     assert kinds == ["RepConv as conv"] * 3 + ["matmul"] * 2 + ["RepConv as conv"]

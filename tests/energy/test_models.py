@@ -35,7 +35,7 @@ def live(model: nn.Module, *inputs) -> nn.Module:
 def classifier(time_steps=1, **options):
     torch.manual_seed(0)
     model = MetaSpikeFormerClassifier(
-        num_classes=5, arch=ARCH, time_steps=time_steps, lively_attention=True, **options
+        num_classes=5, arch=ARCH, time_steps=time_steps, attn_init_size=(40, 48), **options
     )
     return live(model, *torch.randn(12, 2, 3, 40, 48))
 
@@ -122,7 +122,7 @@ def test_ordinary_head_on_average_maps_is_macs():
         def __init__(self):
             super().__init__()
             self.backbone = MetaSpikeFormer(
-                arch=ARCH, time_steps=4, decode="mean", out_indices=(3,), lively_attention=True
+                arch=ARCH, time_steps=4, decode="mean", out_indices=(3,), attn_init_size=(40, 48)
             )
             self.head = nn.Conv2d(24, 7, 3, padding=1)
 

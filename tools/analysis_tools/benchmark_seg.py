@@ -35,6 +35,8 @@ COLUMNS = {
     "params_m": ("parameters, M", "{:.2f}", True),
     "gmacs": ("operations, GMAC", "{:.2f}", True),
     "firing_rate": ("firing rate, %", "{:.1f}", True),
+    "energy_mj": ("energy, mJ", "{:.3f}", True),
+    "ann_energy_mj": ("as an ANN, mJ", "{:.2f}", False),
     "images_per_s": ("images/s", "{:.2f}", True),
     "peak_mib": ("peak memory, MiB", "{:.0f}", False),
 }
@@ -172,8 +174,9 @@ def main() -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     machine = (
         f"{date.today()}, {device}, {torch.get_num_threads()} CPU threads, torch "
-        f"{torch.__version__}, Python {platform.python_version()}. Operations are multiply-"
-        "accumulates of the network run on real values, all T steps."
+        f"{torch.__version__}, Python {platform.python_version()}. Operations and "
+        "energy are means per image as docs/energy.md counts them: operations of one pass on real "
+        "values, 4.6 pJ per MAC, 0.9 pJ per addition."
     )
     args.out.mkdir(parents=True, exist_ok=True)
     print(write_tables(rows, machine, args.out))
