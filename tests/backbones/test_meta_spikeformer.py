@@ -160,6 +160,7 @@ def test_stochastic_depth_drops_whole_images_at_the_linear_rates():
         (dict(decode="max"), "decode must be None or 'mean'"),
         (dict(out_indices=(1, 5)), "out_indices must be"),
         (dict(frozen_stages=5), "frozen_stages must be"),
+        (dict(attn_init_size=(0, 4)), r"attn_init_size must be None or \(height, width\)"),
         (dict(drop_path_rate=1.0), "drop_path_rate must be"),
     ],
 )
@@ -178,11 +179,26 @@ def test_an_image_without_batch_is_refused():
         build()(torch.rand(3, 32, 32))
 
 
-def test_attention_starts_unsaturated_on_large_images():
+@pytest.mark.parametrize("attn_init_size", [None, (512, 512)])
+def test_attention_starts_unsaturated_on_large_images(attn_init_size):
     # it sums over the image: at the firing rate of other layers, 512 x 512 pixels saturate it
-    model = build(arch=dict(embed_dims=[16, 32, 64, 96], num_heads=4)).train()
+    arch = dict(embed_dims=[16, 32, 64, 96], num_heads=4)
+    model = build(arch=arch, attn_init_size=attn_init_size).train()
     image = torch.nn.functional.interpolate(torch.randn(1, 3, 16, 16), size=512, mode="bicubic")
     rates = measure_firing_rates(model, lambda: model(image))
-    rates = {name: rate for name, rate in rates.items() if "attn_neuron" in name}
+    rates = [rate for name, rate in rates.items() if "attn_neuron" in name]
     assert len(rates) == 8
-    assert max(rates.values()) < 0.5, rates
+    assert max(rates) < 0.7, rates
+    if attn_init_size is not None:
+        assert min(rates) > 0.02, rates
+
+
+def test_image_size_of_the_start_changes_only_q_k_and_v():
+    plain = build()
+    torch.manual_seed(0)
+    fitted = build(attn_init_size=(64, 100))
+    for (name, a), b in zip(plain.named_parameters(), fitted.parameters(), strict=True):
+        if any(f"{n}_norm.weight" in name for n in "qkv"):
+            assert (b > a).all(), name
+        else:
+            assert torch.equal(a, b), name

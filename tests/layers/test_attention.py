@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmspike.layers.attention import SpikeDrivenSelfAttention, linear_attention
+from mmspike.layers.attention import SpikeDrivenSelfAttention, linear_attention, starting_rate
 
 
 def test_equals_the_quadratic_order_exactly():
@@ -38,3 +38,26 @@ def test_neuron_behind_the_attention_has_its_own_threshold():
     attention = SpikeDrivenSelfAttention(4, 2, dict(type="BN"), None, dict(v_threshold=0.5))
     assert attention.attn_neuron.v_threshold == 0.5
     assert attention.q_neuron.v_threshold == 1.0
+
+
+@pytest.mark.parametrize("pixels", [64, 1024, 4200])
+@pytest.mark.parametrize("width", [8, 40])
+def test_attention_starts_near_its_threshold(pixels, width):
+    attention = SpikeDrivenSelfAttention(
+        4 * width, 4, dict(type="BN"), None, dict(v_threshold=0.5), init_pixels=pixels
+    )
+    maps = []
+    attention.attn_neuron.register_forward_pre_hook(lambda m, args: maps.append(args[0]))
+    rates = []
+    attention.q_neuron.register_forward_hook(lambda m, args, out: rates.append(out.mean().item()))
+    side = int(pixels**0.5)
+    attention.train()(3 * torch.randn(1, 4, 4 * width, side, side))
+    (mean,) = [m.mean().item() for m in maps]
+    if rates[0] < 0.15:  # else limited by the rate of other layers
+        assert 0.5 < mean / attention.attn_neuron.firing_input < 2
+    assert 0.02 < rates[0] < 0.2
+
+
+def test_rate_at_the_start_by_hand():
+    assert starting_rate(0.001) == pytest.approx(0.1)
+    assert starting_rate(1.0) == pytest.approx(0.1587, abs=1e-4)  # no more than other layers

@@ -5,7 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmspike.layers.conv import RepConv, SpikeLayer, build_norm, spike_conv
+from mmspike.layers.conv import (
+    RepConv,
+    SpikeLayer,
+    build_norm,
+    make_lively,
+    spike_conv,
+    spread_thresholds,
+)
+from mmspike.neurons import LIF
 
 BN = dict(type="BN")
 
@@ -61,8 +69,26 @@ def test_spike_layer_order_is_neuron_weights_norm():
 
 def test_lively_norm_starts_where_one_sigma_fires():
     layer = spike_conv(2, 3, norm_cfg=BN, neuron_cfg=dict(type="mmspike.LIF", tau=3.0), lively=True)
-    assert layer.norm.weight.tolist() == [3.0] * 3
+    assert layer.norm.weight.tolist() == pytest.approx([3.0] * 3)
     assert spike_conv(2, 3, norm_cfg=BN).norm.weight.tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.1587, 0.3])
+def test_lively_norm_fires_at_the_rate_asked_for(rate):
+    norm, neuron = build_norm(BN, 1), LIF()
+    make_lively(norm, neuron, rate)
+    spikes = neuron(norm(torch.randn(200_000, 1, 1, 1))[None])
+    assert spikes.mean().item() == pytest.approx(rate, abs=0.003)
+
+
+def test_stems_thresholds_lie_all_over_the_range():
+    norm, neuron = build_norm(BN, 7), LIF()
+    spread_thresholds(norm, neuron)
+    levels = torch.linspace(-2, 3, 501)
+    norm.eval()  # statistics 0 and 1: the input is in standard deviations
+    spikes = neuron(norm(levels.view(-1, 1, 1, 1).expand(-1, 7, 1, 1))[None])[0, :, :, 0, 0]
+    first = torch.stack([levels[channel.nonzero()[0, 0]] for channel in spikes.T])
+    torch.testing.assert_close(first, torch.linspace(-1, 2, 7), atol=0.011, rtol=0)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -14,7 +14,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmspike.energy import measure_firing_rates
 from mmspike.neurons import LIF
 from mmspike.seg import PerClassIoUMetric, SpikeFPNHead
-from mmspike.seg.benchmark import count_gmacs
 from tests.conftest import ROOT
 from tests.seg.helpers import build, make_batch, read_config, small_config
 
@@ -197,11 +196,6 @@ def test_a_crop_of_one_class_or_none(label):
 def test_parts_that_do_not_fit_are_errors_when_built(change, message):
     with pytest.raises(ValueError, match=message):
         build(small_config(**change))
-
-
-def test_operations_by_hand():
-    model = torch.nn.Conv2d(3, 4, 3, padding=1, bias=False)
-    assert count_gmacs(model, (8, 16)) * 1e9 == 3 * 4 * 9 * 8 * 16
 
 
 def test_iou_of_classes_by_hand():

@@ -91,6 +91,8 @@ def test_benchmark_writes_a_table_and_a_plot(trained, tmp_path):
     assert (row["dataset"], row["num_images"], row["time_steps"]) == ("shapes", 2, 2)
     assert 0 <= row["mIoU"] <= 100
     assert 0 < row["firing_rate"] < 100
+    assert 0 < row["energy_mj"] < row["ann_energy_mj"]
+    assert row["ann_energy_mj"] == pytest.approx(4.6 * row["gmacs"])
     assert row["images_per_s"] > 0
     assert 0 <= row["IoU.background"] <= 100
     assert rows[0]["mIoU"] == rows[1]["mIoU"]  # no leak from one run to the next

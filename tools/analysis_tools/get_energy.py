@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
 
 import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
 from mmspike.energy import Conventions, EnergyReport, measure
@@ -80,7 +81,7 @@ def choose_images(args: argparse.Namespace, cfg: Config) -> tuple[Sequence[Batch
         return [file_batch(cfg, args.data)], Path(args.data).name
     try:
         batches = val_batches(cfg, args.num_images or 10)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, AssertionError) as error:  # the hosts raise either
         raise SystemExit(
             f"get_energy: the validation set of {args.config} is not there ({error}); give an "
             "image with --data, or --shape H W for noise"
@@ -105,9 +106,10 @@ def run(args: argparse.Namespace) -> EnergyReport:
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
+    init_default_scope(cfg.get("default_scope", "mmspike"))
+    batches, data = choose_images(args, cfg)
     torch.manual_seed(0)
     model = build_model(cfg, args.checkpoint, args.device)
-    batches, data = choose_images(args, cfg)
     if args.checkpoint is None:
         estimate_norms(model, batches)
         data += "; RANDOM WEIGHTS, statistics of norms from the same images"
