@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -49,14 +50,18 @@ class _Watcher(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func.overloadpacket not in KNOWN:  # in inference mode, what consists of others
+        if consists_of_others(func):
             with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
+                return func.decompose(*args, **kwargs)
         out = func(*args, **kwargs)
         self.counter.see(func, args, kwargs, out)
         return out
+
+
+@cache
+def consists_of_others(func: Any) -> bool:
+    """Whether an operator is to be taken apart, as happens in inference mode."""
+    return func.overloadpacket not in KNOWN and func._can_decompose()
 
 
 class EnergyCounter:
@@ -89,42 +94,16 @@ class EnergyCounter:
         self.neurons: dict[str, NeuronRow] = {}
         self._tracker = Tracker()
         self._scopes: list[list] = [["", 0]]  # name of the module, operations counted in this call
-        self._composites = 0  # how deep in modules that are counted as one
+        self._closed = 0  # how deep in neurons, and in modules that are counted as one
         self._with_weights: dict[str, None] = {}  # called, in order
         self._handles: list = []
         self._watcher = _Watcher(self)
+        self._is_watching = False
 
     def __enter__(self) -> EnergyCounter:
         for name, module in self.model.named_modules():
-            weighs = any(p.dim() > 1 for p in module.parameters(recurse=False))
-            composite = COMPOSITES.get(type(module))
-
-            def enter(
-                module: nn.Module,
-                args: tuple,
-                name: str = name,
-                weighs: bool = weighs,
-                composite: Any = composite,
-            ) -> None:
-                if weighs and not self._composites:
-                    self._with_weights[name] = None
-                self._scopes.append([name, 0])
-                self._composites += composite is not None
-
-            def leave(module: nn.Module, args: tuple, out: Any, composite: Any = composite) -> None:
-                if composite is not None:
-                    self._composites -= 1
-                    if not self._composites:
-                        self._count_composite(composite(module), args[0], out)
-                if is_neuron(module):
-                    self._declare(module, out)
-                self._scopes.pop()
-
-            self._handles += [
-                module.register_forward_pre_hook(enter),
-                module.register_forward_hook(leave),
-            ]
-        self._watcher.__enter__()
+            self._handles += self._hook(name, module)
+        self._watch(True)
         return self
 
     def __exit__(
@@ -133,19 +112,52 @@ class EnergyCounter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._watcher.__exit__(kind, error, trace)
+        self._watch(False)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
+    def _hook(self, name: str, module: nn.Module) -> list:
+        weighs = any(p.dim() > 1 for p in module.parameters(recurse=False))
+        shape_of, neuron = COMPOSITES.get(type(module)), is_neuron(module)
+        closed = neuron or shape_of is not None
+
+        def enter(module: nn.Module, args: tuple) -> None:
+            if weighs and not self._closed:
+                self._with_weights[name] = None
+            self._scopes.append([name, 0])
+            if closed and not self._closed:
+                self._watch(False)
+            self._closed += closed
+
+        def leave(module: nn.Module, args: tuple, out: Any) -> None:
+            if closed and self._closed == 1:  # the outermost; what is read here is not seen either
+                if neuron:
+                    self._declare(module, out)
+                else:
+                    self._count_composite(shape_of(module), args[0], out)
+                self._watch(True)
+            self._closed -= closed
+            self._scopes.pop()
+
+        return [
+            module.register_forward_pre_hook(enter),
+            module.register_forward_hook(leave),
+        ]
+
+    def _watch(self, on: bool) -> None:
+        """Look at every operation, or pass over what counts as a whole or not at all."""
+        if on is not self._is_watching:
+            self._is_watching = on
+            self._watcher.__enter__() if on else self._watcher.__exit__(None, None, None)
+
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
         """Count one operation of torch's, and follow what its results are made of."""
-        if not self._composites:
-            exact = self.conventions.borders == "exact"
-            count = count_operator(func, args, kwargs, out, self._tracker, exact)
-            if count is not None:
-                read = OPERANDS.get(func.overloadpacket, (0,))[0]
-                self._add(count, args[read], out)
+        exact = self.conventions.borders == "exact"
+        count = count_operator(func, args, kwargs, out, self._tracker, exact)
+        if count is not None:
+            read = OPERANDS.get(func.overloadpacket, (0,))[0]
+            self._add(count, args[read], out)
         self._tracker.follow(func, args, kwargs, out)
 
     def report(self, num_images: int, data: str = "") -> EnergyReport:
@@ -169,9 +181,11 @@ class EnergyCounter:
 
     def _count_composite(self, shape: Any, x: Tensor, out: Tensor) -> None:
         exact = self.conventions.borders == "exact"
-        count = count_convolution(x, shape, out.shape, self._tracker[x], exact)
+        origin = self._tracker[x]
+        count = count_convolution(x, shape, out.shape, origin, exact)
         count.kind = "RepConv as conv"
         self._add(count, x, out)
+        self._tracker[out] = Provenance(origin.time_steps if origin else 1)
 
     def _add(self, count: OpCount, x: Tensor, out: Tensor) -> None:
         scope = self._scopes[-1]

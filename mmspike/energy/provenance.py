@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 aten = torch.ops.aten
@@ -111,11 +111,22 @@ def exact_sum(x: Tensor) -> list[float]:
     """
     if x.dtype in (torch.float16, torch.bfloat16):
         x = x.float()
-    full = x.size(1) // 256 * 256
+    rows, full = x.size(0), x.size(1) // 256 * 256
     total = x[:, full:].sum(1, dtype=torch.float64)
     if full:
-        total += x[:, :full].unflatten(1, (-1, 256)).sum(2).sum(1, dtype=torch.float64)
+        total += x[:, :full].reshape(rows, -1, 256).sum(2).sum(1, dtype=torch.float64)
     return total.tolist()
+
+
+def tensors_in(values: Sequence[Any]) -> list[Tensor]:
+    """The tensors among an operator's arguments or results, those in lists included."""
+    tensors = []
+    for value in values:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif isinstance(value, list | tuple):
+            tensors += [x for x in value if isinstance(x, Tensor)]
+    return tensors
 
 
 class Tracker:
@@ -135,10 +146,13 @@ class Tracker:
 
     def follow(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
         """Derive what the results of an operation are made of."""
-        inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        inputs = [x for x in inputs if x.dtype not in (torch.int64, torch.bool) or self[x]]
+        inputs = [
+            x
+            for x in tensors_in((*args, *kwargs.values()))
+            if x.dtype not in (torch.int64, torch.bool) or self[x]
+        ]
         known = [p for p in map(self.__getitem__, inputs) if p is not None]
-        outputs = [y for y in tree_leaves(out) if isinstance(y, Tensor)]
+        outputs = tensors_in((out,))
         if not known:
             for y in outputs:
                 self[y] = None
@@ -152,7 +166,7 @@ def _derive(
 ) -> Provenance:
     x, p = inputs[0], known[0]
     steps = max(1 if q.is_averaged else q.time_steps for q in known)
-    real = Provenance(steps)
+    real = _real_values(steps)
     all_spikes = len(known) == len(inputs) and all(q.is_spikes for q in known)
     time_axis = p.time_steps > 1 and not p.is_averaged and p.time_first
     if op is aten.mean and time_axis and x.size(0) == p.time_steps and _is_first(args[1:2]):
@@ -169,6 +183,11 @@ def _derive(
     if op in MOVES and all_spikes and not pads_other:
         return replace(p, sums=Sums())
     return real
+
+
+@cache
+def _real_values(time_steps: int) -> Provenance:
+    return Provenance(time_steps)
 
 
 def _is_first(dims: Iterable[Any]) -> bool:
