@@ -22,11 +22,13 @@ from mmspike.energy.operators import (
     count_convolution,
     count_operator,
 )
-from mmspike.energy.provenance import MOVES, VIEWS, Provenance, Tracker
+from mmspike.energy.provenance import MOVES, VIEWS, Provenance, Tracker, real_values
 from mmspike.energy.report import EnergyReport, LayerRow, NeuronRow
 
 KNOWN = frozenset({*flop_registry, *VIEWS, *MOVES})
 """Operators with a rule; others are taken apart where they consist of several."""
+_QUIET = (nn.modules.batchnorm._NormBase, nn.Identity)  # neither weights nor products
+_CHAIN = nn.Sequential.forward
 
 
 def is_neuron(module: nn.Module) -> bool:
@@ -102,7 +104,8 @@ class EnergyCounter:
 
     def __enter__(self) -> EnergyCounter:
         for name, module in self.model.named_modules():
-            self._handles += self._hook(name, module)
+            if not isinstance(module, _QUIET) and type(module).forward is not _CHAIN:
+                self._handles += self._hook(name, module)
         self._watch(True)
         return self
 
@@ -185,7 +188,7 @@ class EnergyCounter:
         count = count_convolution(x, shape, out.shape, origin, exact)
         count.kind = "RepConv as conv"
         self._add(count, x, out)
-        self._tracker[out] = Provenance(origin.time_steps if origin else 1)
+        self._tracker[out] = real_values(origin.time_steps if origin else 1)
 
     def _add(self, count: OpCount, x: Tensor, out: Tensor) -> None:
         scope = self._scopes[-1]
@@ -196,7 +199,7 @@ class EnergyCounter:
         if row is None:
             row = LayerRow(name, module, count.kind, tuple(x.shape), tuple(out.shape))
             row.reads = "spikes" if count.synops is not None else "real values"
-            if not self.layers and self._tracker[x] is None:
+            if not self.layers and not self.neurons:
                 row.reads = "image"
             self.layers[name] = row
         row.add(count)

@@ -163,20 +163,20 @@ class Tracker:
 
 def _derive(
     op: Any, args: Sequence[Any], inputs: list[Tensor], known: list[Provenance], out: Tensor
-) -> Provenance:
+) -> Provenance | None:
     x, p = inputs[0], known[0]
     steps = max(1 if q.is_averaged else q.time_steps for q in known)
-    real = _real_values(steps)
+    real = real_values(steps)
     all_spikes = len(known) == len(inputs) and all(q.is_spikes for q in known)
     time_axis = p.time_steps > 1 and not p.is_averaged and p.time_first
     if op is aten.mean and time_axis and x.size(0) == p.time_steps and _is_first(args[1:2]):
-        return replace(p, is_averaged=True) if all_spikes else Provenance(1)
+        return replace(p, is_averaged=True) if all_spikes else None
     if op is aten.select and time_axis and args[1] == 0 and x.size(0) == p.time_steps:
-        return Provenance(1, is_spikes=all_spikes)
+        return Provenance(1, is_spikes=True) if all_spikes else None
     if op in VIEWS:
         moved = p.time_first and not _moves_first_axis(op, args, x.dim())
         if not all_spikes:
-            return replace(real, time_first=moved)
+            return real if moved or real is None else replace(real, time_first=False)
         sums = p.sums if out.numel() == x.numel() else Sums()
         return replace(p, time_first=moved, sums=sums)
     pads_other = op is aten.constant_pad_nd and any(args[2:])
@@ -186,8 +186,9 @@ def _derive(
 
 
 @cache
-def _real_values(time_steps: int) -> Provenance:
-    return Provenance(time_steps)
+def real_values(time_steps: int) -> Provenance | None:
+    """What is known of real values that go through T steps."""
+    return Provenance(time_steps) if time_steps > 1 else None  # one step: nothing to know
 
 
 def _is_first(dims: Iterable[Any]) -> bool:
