@@ -1,5 +1,5 @@
 """Folding and re-parameterising a trained model for inference."""
 
-from mmspike.deploy.folding import fold_rep_conv
+from mmspike.deploy.switch import DeployReport, switch_to_deploy
 
-__all__ = ["fold_rep_conv"]
+__all__ = ["DeployReport", "switch_to_deploy"]

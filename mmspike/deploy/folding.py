@@ -1,19 +1,32 @@
-"""Weights of several layers folded into one."""
+"""Weights of several layers folded into fewer."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from mmspike.layers.conv import RepConv
+from mmspike.layers.conv import ConvShape, RepConv
 
 
-def fold_norm(conv: nn.Module, norm: nn.Module, transposed: bool = False) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution or linear layer with its batch norm, in evaluation."""
-    weight, bias = fuse_conv_bn_weights(
-        conv.weight,
-        conv.bias,
+def fold_norm(layer: nn.Module, norm: nn.Module) -> nn.Module:
+    """Fold a batch norm, in evaluation, into the layer in front of it.
+
+    Args:
+        layer: Convolution, transposed convolution or linear layer; changed in place.
+        norm: Batch norm with running statistics.
+
+    Returns:
+        ``layer``, with a bias.
+    """
+    transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
+    if transposed and layer.groups > 1:
+        raise NotImplementedError("fold_norm: transposed convolution with groups")
+    layer.weight, layer.bias = fuse_conv_bn_weights(
+        layer.weight,
+        layer.bias,
         norm.running_mean,
         norm.running_var,
         norm.eps,
@@ -21,25 +34,85 @@ def fold_norm(conv: nn.Module, norm: nn.Module, transposed: bool = False) -> tup
         norm.bias,
         transpose=transposed,
     )
-    return weight.detach(), bias.detach()
+    return layer
+
+
+class FoldedRepConv(nn.Sequential):
+    """One or more RepConvs of one input as 1x1, depthwise 3x3 with zero padding, 1x1 with bias.
+
+    A RepConv pads with what its first norm makes of 0. Without that norm's bias, which is moved
+    behind the depthwise convolution, this is 0.
+
+    Args:
+        modules: RepConvs with norms of running statistics; they are not changed.
+        norms: The norm behind each.
+    """
+
+    def __init__(self, modules: Sequence[RepConv], norms: Sequence[nn.Module]) -> None:
+        parts = [_fold_parts(m, norm) for m, norm in zip(modules, norms, strict=True)]
+        first, depthwise, last, bias = (torch.cat(t) for t in zip(*parts, strict=True))
+        wide, channels = first.shape[:2]
+        like = modules[0].conv1.weight
+        super().__init__(
+            nn.Conv2d(channels, wide, 1, bias=False).to(like),
+            nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False).to(like),
+            nn.Conv2d(wide, last.size(0), 1, groups=len(parts)).to(like),
+        )
+        with torch.no_grad():
+            for conv, weight in zip(self, (first, depthwise, last), strict=True):
+                conv.weight.copy_(weight)
+            self[2].bias.copy_(bias)
+
+    def as_convolution(self) -> ConvShape:
+        """The one 3x3 convolution that it is, for counters."""
+        wide, channels = self[2].weight.size(0), self[0].weight.size(1)
+        return ConvShape((wide, channels, 3, 3), (1, 1), (1, 1))
+
+
+def fold_rep_convs(modules: Sequence[RepConv], norms: Sequence[nn.Module]) -> nn.Conv2d:
+    """The one 3x3 convolution with zero padding that RepConvs of one input equal, border included.
+
+    Args:
+        modules: RepConvs; they are not changed.
+        norms: The norm behind each.
+
+    Returns:
+        A convolution with bias, whose outputs are those of the modules, one after the other.
+    """
+    weights, biases = [], []
+    for module, norm in zip(modules, norms, strict=True):
+        first, depthwise, last, bias = _fold_parts(module, norm)
+        flat = (last.flatten(1), depthwise.squeeze(1), first.flatten(1))
+        weights.append(torch.einsum("om,mhw,mi->oihw", *flat))
+        biases.append(bias)
+    weight = torch.cat(weights)
+    conv = nn.Conv2d(weight.size(1), weight.size(0), 3, padding=1).to(modules[0].conv1.weight)
+    with torch.no_grad():
+        conv.weight.copy_(weight)
+        conv.bias.copy_(torch.cat(biases))
+    return conv.train(modules[0].training)
 
 
 @torch.no_grad()
-def fold_rep_conv(module: RepConv) -> nn.Conv2d:
-    """The one 3x3 convolution with zero padding that a RepConv equals, at the border too.
+def _fold_parts(module: RepConv, norm: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights of the 1x1, depthwise and 1x1 convolutions, and the last bias, in float64."""
+    scale1, shift1 = _affine(module.norm1)
+    scale2, shift2 = _affine(module.norm2)
+    scale3, shift3 = _affine(norm)
+    first = module.conv1.weight.double() * scale1.view(-1, 1, 1, 1)
+    depthwise = module.dwconv.weight.double()
+    last = module.conv2.weight.double() * (scale2 * scale3).view(-1, 1, 1, 1)
+    bias = last.flatten(1) @ (depthwise.sum((1, 2, 3)) * shift1) + shift2 * scale3 + shift3
+    return first, depthwise, last, bias
 
-    Args:
-        module: RepConv; it is not changed.
 
-    Returns:
-        A convolution with bias, on the module's device and in its type.
-    """
-    weight1, bias1 = fold_norm(module.conv1, module.norm1)  # [C, C, 1, 1], [C]
-    weight2, bias2 = fold_norm(module.conv2, module.norm2)
-    depthwise = module.dwconv.weight.double().squeeze(1)  # [C, 3, 3]
-    before, after = weight1.double().flatten(1), weight2.double().flatten(1)
-    conv = nn.Conv2d(before.size(1), after.size(0), 3, padding=1).to(module.conv1.weight)
-    conv.weight.copy_(torch.einsum("om,mhw,mi->oihw", after, depthwise, before))
-    # the border holds what the first norm makes of 0: its bias, as everywhere else
-    conv.bias.copy_(after @ (depthwise.sum((1, 2)) * bias1.double()) + bias2.double())
-    return conv.train(module.training)
+def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a batch norm in evaluation, in float64; of ``nn.Identity``, 1 and 0."""
+    if isinstance(norm, nn.Identity):
+        return torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    shift = -norm.running_mean.double() * scale
+    if norm.affine:
+        weight = norm.weight.double()
+        scale, shift = scale * weight, shift * weight + norm.bias.double()
+    return scale, shift

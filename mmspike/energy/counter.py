@@ -16,7 +16,6 @@ from torch.utils.flop_counter import flop_registry
 
 from mmspike.energy.costs import Conventions
 from mmspike.energy.operators import (
-    COMPOSITES,
     OPERANDS,
     OpCount,
     count_convolution,
@@ -104,7 +103,8 @@ class EnergyCounter:
 
     def __enter__(self) -> EnergyCounter:
         for name, module in self.model.named_modules():
-            if not isinstance(module, _QUIET) and type(module).forward is not _CHAIN:
+            chain = type(module).forward is _CHAIN and not hasattr(module, "as_convolution")
+            if not chain and not isinstance(module, _QUIET):
                 self._handles += self._hook(name, module)
         self._watch(True)
         return self
@@ -122,8 +122,8 @@ class EnergyCounter:
 
     def _hook(self, name: str, module: nn.Module) -> list:
         weighs = any(p.dim() > 1 for p in module.parameters(recurse=False))
-        shape_of, neuron = COMPOSITES.get(type(module)), is_neuron(module)
-        closed = neuron or shape_of is not None
+        neuron = is_neuron(module)
+        closed = neuron or hasattr(module, "as_convolution")
 
         def enter(module: nn.Module, args: tuple) -> None:
             if weighs and not self._closed:
@@ -138,7 +138,7 @@ class EnergyCounter:
                 if neuron:
                     self._declare(module, out)
                 else:
-                    self._count_composite(shape_of(module), args[0], out)
+                    self._count_as_convolution(module, args[0], out)
                 self._watch(True)
             self._closed -= closed
             self._scopes.pop()
@@ -182,11 +182,12 @@ class EnergyCounter:
             uncounted=[name for name in self._with_weights if name not in counted],
         )
 
-    def _count_composite(self, shape: Any, x: Tensor, out: Tensor) -> None:
+    def _count_as_convolution(self, module: nn.Module, x: Tensor, out: Tensor) -> None:
         exact = self.conventions.borders == "exact"
         origin = self._tracker[x]
-        count = count_convolution(x, shape, out.shape, origin, exact)
-        count.kind = "RepConv as conv"
+        count = count_convolution(x, module.as_convolution(), out.shape, origin, exact)
+        if any(module.children()):
+            count.kind = "RepConv as conv"
         self._add(count, x, out)
         self._tracker[out] = real_values(origin.time_steps if origin else 1)
 

@@ -9,17 +9,17 @@ three layers of which two read real values, and leaves out borders always.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from mmspike.energy.provenance import Provenance, Tracker, sum_per_step
-from mmspike.layers.conv import RepConv
+from mmspike.layers.conv import ConvShape
 
 aten = torch.ops.aten
 
@@ -31,23 +31,6 @@ OPERANDS: dict[Any, tuple[int, ...]] = {
     aten.baddbmm: (1, 2),
 }
 """Which arguments of an operator may be spikes. Others of torch's table read real values."""
-
-
-class ConvShape(NamedTuple):
-    """What decides how many outputs an input of a convolution reaches."""
-
-    weight: Sequence[int]
-    stride: Sequence[int]
-    padding: Sequence[int]
-    dilation: Sequence[int] = (1, 1)
-    transposed: bool = False
-    groups: int = 1
-
-
-COMPOSITES: dict[type[nn.Module], Callable[[Any], ConvShape]] = {
-    RepConv: lambda m: ConvShape((m.conv2.out_channels, m.conv1.in_channels, 3, 3), (1, 1), (1, 1)),
-}
-"""Modules that are one convolution, however they are computed."""
 
 
 @dataclass
@@ -116,7 +99,7 @@ def count_convolution(
         p: What is known of ``x``.
         exact: Whether borders are counted as they are.
     """
-    kind = "deconv" if shape.transposed else "conv"
+    kind = "deconv" if shape.transposed else "conv" if shape.stride else "linear"
     if shape.groups > 1 and shape.groups == x.size(1):
         kind = "dw" + kind
     if not exact:

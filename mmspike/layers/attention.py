@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,8 +29,9 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         ``[..., D, N]`` in the type of ``q``.
     """
     with torch.autocast(q.device.type, enabled=False):
-        kv = k.float() @ v.float().transpose(-2, -1)  # [..., D of k, D of v]
-        out = kv.transpose(-2, -1) @ q.float() * scale
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        kv = k.to(dtype) @ v.to(dtype).transpose(-2, -1)  # [..., D of k, D of v]
+        out = kv.transpose(-2, -1) @ q.to(dtype) * scale
         return out.clamp(max=torch.finfo(q.dtype).max).to(q.dtype)
 
 
@@ -88,6 +90,7 @@ class SpikeDrivenSelfAttention(nn.Module):
         self.num_heads = num_heads
         self.scale = scale
         self.neuron = build_neuron(neuron_cfg)
+        self.qkv_conv: nn.Module | None = None  # all three in one pass, when deployed
         for name in ("q", "k", "v", "proj"):
             self.add_module(f"{name}_conv", RepConv(embed_dims, norm_cfg))
             self.add_module(f"{name}_norm", build_norm(norm_cfg, embed_dims))
@@ -104,12 +107,19 @@ class SpikeDrivenSelfAttention(nn.Module):
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
         s = self.neuron(x_seq)
+        q, k, v = (self.split_heads(y) for y in self.project(s))
+        out = linear_attention(q, k, v, self.scale)
+        s = self.attn_neuron(out.flatten(2, 3).unflatten(3, x_seq.shape[-2:]))
+        return per_step(lambda s: self.proj_norm(self.proj_conv(s)), s)
+
+    def project(self, s: Tensor) -> Sequence[Tensor]:
+        """Compute the spikes q, k and v, each ``[T, B, C, H, W]``, from spikes of that shape."""
+        if self.qkv_conv is not None:
+            return self.q_neuron(per_step(self.qkv_conv, s)).chunk(3, dim=2)
         q = self.q_neuron(per_step(lambda s: self.q_norm(self.q_conv(s)), s))
         k = self.k_neuron(per_step(lambda s: self.k_norm(self.k_conv(s)), s))
         v = self.v_neuron(per_step(lambda s: self.v_norm(self.v_conv(s)), s))
-        out = linear_attention(*(self.split_heads(y) for y in (q, k, v)), self.scale)
-        s = self.attn_neuron(out.flatten(2, 3).unflatten(3, x_seq.shape[-2:]))
-        return per_step(lambda s: self.proj_norm(self.proj_conv(s)), s)
+        return q, k, v
 
     def split_heads(self, x_seq: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` to ``[T, B, heads, C / heads, H * W]``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -13,6 +13,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
+
+
+class ConvShape(NamedTuple):
+    """What decides how many outputs an input of a convolution reaches.
+
+    A module that is one convolution, however it is computed, says so by a method
+    ``as_convolution() -> ConvShape``, by which counters count it.
+    """
+
+    weight: Sequence[int]
+    stride: Sequence[int]
+    padding: Sequence[int]
+    dilation: Sequence[int] = (1, 1)
+    transposed: bool = False
+    groups: int = 1
 
 
 def build_norm(norm_cfg: dict[str, Any], num_features: int) -> nn.Module:
@@ -178,3 +193,7 @@ class RepConv(nn.Module):
         padded = border.expand(n, c, h + 2, w + 2).clone()
         padded[:, :, 1:-1, 1:-1] = x
         return self.norm2(self.conv2(self.dwconv(padded)))
+
+    def as_convolution(self) -> ConvShape:
+        """The one 3x3 convolution that it is."""
+        return ConvShape((self.conv2.out_channels, self.conv1.in_channels, 3, 3), (1, 1), (1, 1))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmspike.deploy import fold_rep_conv
+from mmspike.deploy.folding import fold_rep_convs
 from mmspike.layers.conv import RepConv
 
 
@@ -20,7 +20,7 @@ def test_one_convolution_equals_rep_conv(size, affine):
             nn.init.uniform_(norm.weight, -1, 1)
             nn.init.uniform_(norm.bias, -1, 1)
     before = {k: v.clone() for k, v in module.state_dict().items()}
-    folded = fold_rep_conv(module)
+    folded = fold_rep_convs([module], [nn.Identity()])
     x = (torch.rand(2, 6, *size) > 0.5).float()
     torch.testing.assert_close(folded(x), module(x), rtol=1e-4, atol=1e-5)
     assert folded.weight.shape == (6, 6, 3, 3)

@@ -9,7 +9,7 @@ import torch
 from spikingjelly.activation_based.op_counter import DispatchCounterMode, SynOpCounter
 from torch import nn
 
-from mmspike.deploy import fold_rep_conv
+from mmspike.deploy.folding import fold_rep_convs
 from mmspike.energy import Conventions, EnergyCounter, measure
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.conv import RepConv, SpikeLayer
@@ -232,7 +232,7 @@ def test_folded_rep_conv_counts_as_the_unfolded(conventions):
     spikes = draw(2, 3, 6, 5, 4)
     unfolded = count(model, potentials(spikes), conventions)
     expected = model(potentials(spikes))
-    model.layer = fold_rep_conv(model.layer)
+    model.layer = fold_rep_convs([model.layer], [nn.Identity()])
     torch.testing.assert_close(model(potentials(spikes)), expected, rtol=1e-4, atol=1e-5)
     folded = count(model, potentials(spikes), conventions)
     assert folded.total == unfolded.total

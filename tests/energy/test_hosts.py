@@ -10,7 +10,7 @@ from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from torch import nn
 
-from mmspike.deploy import fold_rep_conv
+from mmspike.deploy.folding import fold_rep_convs
 from mmspike.energy import EnergyCounter, measure
 from mmspike.engine.inputs import build_model, estimate_norms, noise_batch
 from mmspike.layers.conv import RepConv
@@ -35,7 +35,7 @@ def fold_all(model: nn.Module) -> nn.Module:
     for name, module in list(model.named_modules()):
         if isinstance(module, RepConv):
             parent, _, key = name.rpartition(".")
-            setattr(model.get_submodule(parent), key, fold_rep_conv(module))
+            setattr(model.get_submodule(parent), key, fold_rep_convs([module], [nn.Identity()]))
     return model
 
 

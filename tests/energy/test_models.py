@@ -11,7 +11,7 @@ from mmengine.analysis import FlopAnalyzer
 from torch import nn
 
 from mmspike.backbones import MetaSpikeFormer, MetaSpikeFormerClassifier
-from mmspike.deploy import fold_rep_conv
+from mmspike.deploy.folding import fold_rep_convs
 from mmspike.energy import Conventions, measure, measure_firing_rates
 from mmspike.energy.plots import draw_report
 from mmspike.energy.table import format_report
@@ -45,7 +45,9 @@ def as_ann(model: nn.Module) -> nn.Module:
     for name, module in list(model.named_modules()):
         parent, _, key = name.rpartition(".")
         if isinstance(module, RepConv):
-            setattr(model.get_submodule(parent), key, fold_rep_conv(module.eval()))
+            setattr(
+                model.get_submodule(parent), key, fold_rep_convs([module.eval()], [nn.Identity()])
+            )
         elif isinstance(module, LIF):
             setattr(model.get_submodule(parent), key, nn.ReLU())
     return model

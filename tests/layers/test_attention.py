@@ -22,6 +22,13 @@ def test_counts_beyond_half_precision_survive_autocast(dtype):
     assert torch.equal(out, torch.full_like(out, 3001))
 
 
+def test_double_precision_stays():
+    q, k, v = (torch.rand(3, 1, 2, 4, 30) > 0.5).double()
+    out = linear_attention(q, k, v, 0.125)
+    assert out.dtype == torch.float64
+    torch.testing.assert_close(out, 0.125 * (k @ v.mT).mT @ q)
+
+
 def test_sums_beyond_the_range_of_a_type_saturate():
     ones = torch.ones(1, 1, 80, 12000, dtype=torch.float16)
     out = linear_attention(ones, ones, ones, 0.125)

@@ -1,0 +1,128 @@
+"""Switches a trained model to the form that runs fastest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmspike.deploy.folding import FoldedRepConv, fold_norm, fold_rep_convs
+from mmspike.deploy.packed import PackedConv2d, PackedLinear, can_pack
+from mmspike.layers.attention import SpikeDrivenSelfAttention
+from mmspike.layers.conv import SpikeLayer
+
+REP_CONV_FORMS = ("cheapest", "conv3x3")
+
+
+@dataclass
+class DeployReport:
+    """What :func:`switch_to_deploy` did.
+
+    Attributes:
+        folded: Layers whose norm was folded in.
+        attentions: Attention modules whose q, k and v now come from one pass.
+        packed: Layers with weights laid out for the CPU.
+        norms_left: Names of batch norms that are still there, because no rule knows where to fold
+            them.
+    """
+
+    folded: int = 0
+    attentions: int = 0
+    packed: int = 0
+    norms_left: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.folded} norms folded, q, k and v in one pass in {self.attentions} attention "
+            f"modules, weights of {self.packed} layers packed"
+        )
+        if self.norms_left:
+            text += f"; norms left: {', '.join(self.norms_left)}"
+        return text
+
+
+def switch_to_deploy(
+    model: nn.Module, rep_conv: str = "cheapest", pack: bool | None = None
+) -> DeployReport:
+    """Fold a trained model for inference, in place; its outputs stay the same, to rounding.
+
+    Norms go into the weights in front of them; q, k and v are computed in one pass; RepConv loses
+    its norms and its border. On a CPU, weights are laid out for it and maps lie in channels-last
+    memory. What it does not know is left as it is. The model cannot be trained any more, and its
+    state dict is no longer that of the config.
+
+    Args:
+        model: A detector, a segmentor, a classifier or a backbone, any model with our layers in it.
+        rep_conv: ``"cheapest"`` computes a RepConv as 1x1, depthwise 3x3 and 1x1 convolutions,
+            the fewest operations; ``"conv3x3"`` as the single convolution that neuromorphic
+            hardware wants.
+        pack: Whether to lay out weights for the CPU; ``None`` does where the model is on one and
+            torch can.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ValueError: If ``rep_conv`` is neither, or packing is asked for and torch cannot.
+    """
+    if rep_conv not in REP_CONV_FORMS:
+        raise ValueError(
+            f"switch_to_deploy: rep_conv must be one of {REP_CONV_FORMS}, got {rep_conv!r}"
+        )
+    if pack and not can_pack():
+        raise ValueError("switch_to_deploy: pack=True, but this torch has no oneDNN")
+    if pack is None:
+        pack = can_pack() and all(p.device.type == "cpu" for p in model.parameters())
+    report = DeployReport()
+    model.eval()
+    for module in list(model.modules()):
+        if isinstance(module, SpikeDrivenSelfAttention) and module.qkv_conv is None:
+            _fold_attention(module, rep_conv)
+            report.attentions += 1
+            report.folded += 12
+        elif isinstance(module, SpikeLayer) and _can_fold(module.norm):
+            last = module.layer[-1] if isinstance(module.layer, nn.Sequential) else module.layer
+            fold_norm(last, module.norm)
+            module.norm = nn.Identity()
+            report.folded += 1
+    if pack:
+        report.packed = _pack(model)
+    model.requires_grad_(False)
+    report.norms_left = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm)]
+    return report
+
+
+def _can_fold(norm: nn.Module) -> bool:
+    return isinstance(norm, _BatchNorm) and norm.running_mean is not None
+
+
+def _fold_attention(module: SpikeDrivenSelfAttention, rep_conv: str) -> None:
+    build = FoldedRepConv if rep_conv == "cheapest" else fold_rep_convs
+    parts = {
+        "qkv_conv": [(getattr(module, f"{n}_conv"), getattr(module, f"{n}_norm")) for n in "qkv"],
+        "proj_conv": [(module.proj_conv, module.proj_norm)],
+    }
+    for name, pairs in parts.items():
+        setattr(module, name, build(*zip(*pairs, strict=True)).eval())
+    module.proj_norm = nn.Identity()
+    for name in ("q_conv", "k_conv", "v_conv", "q_norm", "k_norm", "v_norm"):
+        delattr(module, name)
+    del module.k_neuron, module.v_neuron  # the neuron of q reads all three
+
+
+def _pack(model: nn.Module) -> int:
+    """Replace convolutions and linear layers that read spikes or are part of our layers."""
+    packed = 0
+    ours = (SpikeLayer, FoldedRepConv, SpikeDrivenSelfAttention)
+    for parent in [m for m in model.modules() if isinstance(m, ours)]:
+        for owner in [parent, *(c for c in parent.children() if isinstance(c, nn.Sequential))]:
+            for name, child in list(owner.named_children()):
+                if type(child) is nn.Conv2d and child.padding_mode == "zeros":
+                    setattr(owner, name, PackedConv2d(child))
+                elif type(child) is nn.Linear:
+                    setattr(owner, name, PackedLinear(child))
+                else:
+                    continue
+                packed += 1
+    return packed
