@@ -1,0 +1,261 @@
+"""Time inference and training against a plain implementation, interleaved in one run.
+
+Three ways to compute the same: "eager", with spikingjelly's own neurons, the image repeated T times
+and nothing folded; "training", ours as it is trained; "deployed", ours after switch_to_deploy.
+Writes a JSON file and prints a table in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+import mmspike.registry  # noqa: F401  makes "mmseg::" known in configs
+from mmspike.backbones import MetaSpikeFormer
+from mmspike.deploy import switch_to_deploy
+from mmspike.deploy.baseline import make_eager
+from mmspike.engine.inputs import build_model, estimate_norms, noise_batch
+
+CONFIGS = {
+    "semantic_fpn": "configs/semantic_fpn_metaspike_ade20k.py",
+    "mask_rcnn": "configs/mask_rcnn_metaspike_coco.py",
+}
+HEADINGS = (
+    "model",
+    "size",
+    "T",
+    "images",
+    "what",
+    "eager, ms",
+    "training path, ms",
+    "ratio",
+    "deployed, ms",
+    "ratio",
+    "share of matrix rate",
+    "peak memory, eager, MiB",
+    "ours, MiB",
+    "share",
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["backbone"],
+        choices=["backbone", *CONFIGS],
+        help="what to time (the 15M backbone)",
+    )
+    parser.add_argument(
+        "--sizes", nargs="+", default=["224x224"], metavar="HxW", help="sizes (224x224)"
+    )
+    parser.add_argument("--time-steps", nargs="+", type=int, default=[1, 4], help="T (1 4)")
+    parser.add_argument("--batch-size", type=int, default=4, help="images of the backbone (4)")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each, after one of each (5)")
+    parser.add_argument("--no-training", action="store_true", help="time inference alone")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark.json"))
+    parser.add_argument("--memory-of", choices=["eager", "training"], help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def build(name: str, size: tuple[int, int], steps: int, batch: int, device: str) -> tuple:
+    """A model with random weights that fires, and what to call it with.
+
+    Returns:
+        The model, ``infer(model)`` and, for the backbone, ``train(model)``.
+    """
+    torch.manual_seed(0)
+    if name == "backbone":
+        model = MetaSpikeFormer("15M", time_steps=steps, attn_init_size=size).to(device)
+        image = torch.randn(batch, 3, *size, device=device)
+
+        class Norms(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
+            def test_step(self, data: dict) -> Any:
+                return self.model(data["inputs"])
+
+        estimate_norms(Norms(), [{"inputs": image}])
+        return model, lambda m: m(image), lambda m: train_step(m, image)
+    cfg = Config.fromfile(CONFIGS[name])
+    cfg.model.backbone.time_steps = steps
+    cfg.model.backbone.attn_init_size = size
+    init_default_scope(cfg.default_scope)
+    model, data = build_model(cfg, None, device), noise_batch(cfg, size)
+    estimate_norms(model, [data])
+    return model, lambda m: m.test_step(data), None
+
+
+def train_step(model: nn.Module, image: Tensor) -> None:
+    """Forward and backward, without the optimizer."""
+    model.zero_grad(set_to_none=True)
+    sum(y.square().mean() for y in model(image)).backward()
+
+
+def time_call(run: Callable[[], object], device: str) -> float:
+    """Seconds that a call takes."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def interleave(runs: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
+    """Median seconds of each; every round runs each once, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for i in range(rounds + 1):
+        for name, run in runs.items():
+            elapsed = time_call(run, device)
+            if i:
+                seconds[name].append(elapsed)
+    return {name: median(s) for name, s in seconds.items()}
+
+
+def count_macs(model: nn.Module, infer: Callable) -> float:
+    """Multiply-accumulates that the plain implementation executes in one call."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        infer(model)
+    return counter.get_total_flops() / 2
+
+
+def memory_of(args: argparse.Namespace, way: str, size: str, steps: int) -> float:
+    """MiB that a training step of the backbone adds, measured in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "memory.json"
+        command = [sys.executable, __file__, "--memory-of", way, "--sizes", size]
+        command += ["--time-steps", str(steps), "--batch-size", str(args.batch_size)]
+        command += ["--device", args.device, "--out", str(out)]
+        subprocess.run(command, check=True, capture_output=True)
+        return json.loads(out.read_text())
+
+
+def measure_memory(args: argparse.Namespace) -> None:
+    """Write the memory that a training step adds."""
+    size = read_size(args.sizes[0])
+    model, _, train = build("backbone", size, args.time_steps[0], args.batch_size, args.device)
+    if args.memory_of == "eager":
+        make_eager(model)
+    model.train()
+    if args.device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        train(model)
+        added = (torch.cuda.max_memory_allocated() - before) / 2**20
+    else:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # the forwards of the norms
+        now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1024
+        train(model)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        added = (peak - now) / 1024 if peak > before else float("nan")
+    args.out.write_text(json.dumps(added))
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """Height and width from ``HxW``."""
+    try:
+        height, width = (int(n) for n in text.split("x"))
+    except ValueError:
+        raise SystemExit(f"benchmark: --sizes takes HxW such as 224x224, got {text!r}") from None
+    return height, width
+
+
+def measure(args: argparse.Namespace, name: str, size: str, steps: int) -> list[dict[str, Any]]:
+    """Rows of one model at one size: inference, and training of the backbone."""
+    batch = args.batch_size if name == "backbone" else 1
+    model, infer, train = build(name, read_size(size), steps, batch, args.device)
+    eager, deployed = make_eager(copy.deepcopy(model)), copy.deepcopy(model)
+    switch_to_deploy(deployed)
+    matrix = torch.randn(2048, 2048, device=args.device)
+    with torch.no_grad():
+        runs = {
+            "eager": lambda: infer(eager),
+            "training": lambda: infer(model),
+            "deployed": lambda: infer(deployed),
+            "matrix": lambda: matrix @ matrix,
+        }
+        seconds = interleave(runs, args.rounds, args.device)
+    macs = count_macs(eager, infer)
+    common = {"model": name, "size": size, "time_steps": steps, "images": batch, "macs": macs}
+    share = macs / seconds["deployed"] / (2048**3 / seconds["matrix"])
+    rows = [{**common, "what": "inference", **seconds, "share": share}]
+    if train is not None and not args.no_training:
+        eager.train(), model.train()
+        runs = {"eager": lambda: train(eager), "training": lambda: train(model)}
+        seconds = interleave(runs, args.rounds, args.device)
+        memory = {f"{way}_mib": memory_of(args, way, size, steps) for way in runs}
+        rows.append({**common, "what": "training step", **seconds, **memory})
+    return rows
+
+
+def format_row(row: dict[str, Any]) -> str:
+    """A line of the table."""
+    eager, ours, deployed = row["eager"], row["training"], row.get("deployed")
+    cells = [row["model"], row["size"], row["time_steps"], row["images"], row["what"]]
+    cells += [f"{1e3 * eager:.0f}", f"{1e3 * ours:.0f}", f"{eager / ours:.2f}"]
+    cells += [f"{1e3 * deployed:.0f}", f"{eager / deployed:.2f}"] if deployed else ["", ""]
+    cells += [f"{100 * row['share']:.0f} %"] if deployed else [""]
+    if "eager_mib" in row:
+        a, b = row["eager_mib"], row["training_mib"]
+        cells += [f"{a:.0f}", f"{b:.0f}", f"{100 * b / a:.0f} %"]
+    else:
+        cells += ["", "", ""]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def main() -> None:
+    """Time everything that was asked for."""
+    args = parse_args()
+    torch.set_flush_denormal(True)
+    if args.memory_of:
+        measure_memory(args)
+        return
+    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else "CPU"
+    machine = (
+        f"{date.today()}, {device} ({platform.machine()}), {torch.get_num_threads()} CPU threads, "
+        f"torch {torch.__version__}, spikingjelly {version('spikingjelly')}, "
+        f"Python {platform.python_version()}; median of {args.rounds}"
+    )
+    print(machine, flush=True)
+    print("| " + " | ".join(HEADINGS) + " |\n|" + "---|" * len(HEADINGS), flush=True)
+    rows = []
+    for name in args.models:
+        for size in args.sizes:
+            for steps in args.time_steps:
+                for row in measure(args, name, size, steps):
+                    rows.append(row)
+                    print(format_row(row), flush=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    print(args.out)
+
+
+if __name__ == "__main__":
+    main()
