@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from mmengine.utils import track_iter_progress
-from spikingjelly.activation_based.neuron import BaseNode
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils.flop_counter import flop_registry
 
 from mmspike.energy.costs import Conventions
+from mmspike.energy.firing_rate import NeuronRow, is_neuron, time_steps_of
 from mmspike.energy.operators import (
     OPERANDS,
     OpCount,
@@ -22,22 +22,13 @@ from mmspike.energy.operators import (
     count_operator,
 )
 from mmspike.energy.provenance import MOVES, VIEWS, Provenance, Tracker, real_values
-from mmspike.energy.report import EnergyReport, LayerRow, NeuronRow
+from mmspike.energy.report import EnergyReport, LayerRow
 
 KNOWN = frozenset({*flop_registry, *VIEWS, *MOVES})
 """Operators with a rule; others are taken apart where they consist of several."""
 _QUIET = (nn.modules.batchnorm._NormBase, nn.Identity)  # neither weights nor products
 _CHAIN = nn.Sequential.forward
-
-
-def is_neuron(module: nn.Module) -> bool:
-    """Whether a module declares that its output is spikes: spikingjelly's neurons, and ours."""
-    return isinstance(module, BaseNode) or hasattr(module, "spike_levels")
-
-
-def time_steps_of(neuron: nn.Module, spikes: Tensor) -> int:
-    """Steps T in one call of a neuron: the first axis of a multi-step one's output."""
-    return spikes.size(0) if getattr(neuron, "step_mode", "m") == "m" else 1
+_LOOKUPS = (nn.Embedding, nn.LayerNorm)  # weights that nothing is multiplied with by the rules
 
 
 class _Watcher(TorchDispatchMode):
@@ -71,8 +62,9 @@ class EnergyCounter:
     Hooks on the modules tell where in the model an operation happens and which tensors are spikes;
     every operation of torch's dispatcher is seen, whoever calls it. The model is not changed.
     Operations outside the dispatcher (mmcv's compiled ones) are not seen: those of detectors
-    (RoIAlign, NMS) cost nothing by convention. Layers with weights that ran without being counted
-    are named in the report.
+    (RoIAlign, NMS) cost nothing by convention. Modules with weights that ran without being counted
+    are named in the report. Neurons must be multi-step: of a network that loops over time itself,
+    every step counts as an image's pass of its own.
 
     Args:
         model: Any model; in evaluation mode, or statistics of norms change.
@@ -95,6 +87,7 @@ class EnergyCounter:
         self.neurons: dict[str, NeuronRow] = {}
         self._tracker = Tracker()
         self._scopes: list[list] = [["", 0]]  # name of the module, operations counted in this call
+        self._image_steps = 1  # how often the layer that reads the image runs
         self._closed = 0  # how deep in neurons, and in modules that are counted as one
         self._with_weights: dict[str, None] = {}  # called, in order
         self._handles: list = []
@@ -103,9 +96,9 @@ class EnergyCounter:
 
     def __enter__(self) -> EnergyCounter:
         for name, module in self.model.named_modules():
-            chain = type(module).forward is _CHAIN and not hasattr(module, "as_convolution")
-            if not chain and not isinstance(module, _QUIET):
-                self._handles += self._hook(name, module)
+            closed = is_neuron(module) or hasattr(module, "as_convolution")
+            if closed or not (type(module).forward is _CHAIN or isinstance(module, _QUIET)):
+                self._handles += self._hook(name, module, closed)
         self._watch(True)
         return self
 
@@ -120,10 +113,10 @@ class EnergyCounter:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, name: str, module: nn.Module) -> list:
-        weighs = any(p.dim() > 1 for p in module.parameters(recurse=False))
-        neuron = is_neuron(module)
-        closed = neuron or hasattr(module, "as_convolution")
+    def _hook(self, name: str, module: nn.Module, closed: bool) -> list:
+        weighs = not isinstance(module, _LOOKUPS) and any(
+            p.dim() > 1 for p in module.parameters(recurse=False)
+        )
 
         def enter(module: nn.Module, args: tuple) -> None:
             if weighs and not self._closed:
@@ -134,28 +127,31 @@ class EnergyCounter:
             self._closed += closed
 
         def leave(module: nn.Module, args: tuple, out: Any) -> None:
-            if closed and self._closed == 1:  # the outermost; what is read here is not seen either
-                if neuron:
-                    self._declare(module, out)
-                else:
-                    self._count_as_convolution(module, args[0], out)
+            if closed and self._closed == 1:  # the outermost
+                if out is not None:  # else it failed
+                    self._count_closed(module, args, out)
                 self._watch(True)
             self._closed -= closed
             self._scopes.pop()
 
         return [
             module.register_forward_pre_hook(enter),
-            module.register_forward_hook(leave),
+            module.register_forward_hook(leave, always_call=True),
         ]
 
     def _watch(self, on: bool) -> None:
         """Look at every operation, or pass over what counts as a whole or not at all."""
-        if on is not self._is_watching:
-            self._is_watching = on
-            self._watcher.__enter__() if on else self._watcher.__exit__(None, None, None)
+        if on and not self._is_watching:
+            self._watcher.__enter__()
+            self._is_watching = True
+        elif not on and self._is_watching and _get_current_dispatch_mode() is self._watcher:
+            self._watcher.__exit__(None, None, None)
+            self._is_watching = False
 
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
         """Count one operation of torch's, and follow what its results are made of."""
+        if self._closed:
+            return
         exact = self.conventions.borders == "exact"
         count = count_operator(func, args, kwargs, out, self._tracker, exact)
         if count is not None:
@@ -169,7 +165,12 @@ class EnergyCounter:
         Args:
             num_images: Images that the model saw.
             data: What they were, in words.
+
+        Raises:
+            ValueError: If there were none.
         """
+        if num_images < 1:
+            raise ValueError(f"EnergyCounter.report: num_images must be positive, got {num_images}")
         counted = {row.module for row in self.layers.values()}
         return EnergyReport(
             model=type(self.model).__name__,
@@ -179,11 +180,15 @@ class EnergyCounter:
             conventions=self.conventions,
             layers=list(self.layers.values()),
             neurons=list(self.neurons.values()),
-            uncounted=[name for name in self._with_weights if name not in counted],
+            uncounted=[name or "(model)" for name in self._with_weights if name not in counted],
         )
 
-    def _count_as_convolution(self, module: nn.Module, x: Tensor, out: Tensor) -> None:
-        exact = self.conventions.borders == "exact"
+    def _count_closed(self, module: nn.Module, args: tuple, out: Tensor) -> None:
+        """Count a neuron's spikes, or a module that is one convolution however it is computed."""
+        if is_neuron(module):
+            self._declare(module, out)
+            return
+        x, exact = args[0], self.conventions.borders == "exact"
         origin = self._tracker[x]
         count = count_convolution(x, module.as_convolution(), out.shape, origin, exact)
         if any(module.children()):
@@ -196,13 +201,18 @@ class EnergyCounter:
         module, index = scope
         scope[1] += 1
         name = (module or "(model)") + (f" #{index + 1}" if index else "")
+        reads = "spikes" if count.synops is not None else "real values"
+        known = self.layers.get(name)
+        if known is not None and (known.reads == "spikes") != (reads == "spikes"):
+            name += f" ({reads})"  # the same layer reads spikes here and real values there
         row = self.layers.get(name)
         if row is None:
-            row = LayerRow(name, module, count.kind, tuple(x.shape), tuple(out.shape))
-            row.reads = "spikes" if count.synops is not None else "real values"
+            row = LayerRow(name, module, count.kind, tuple(x.shape), tuple(out.shape), reads)
             if not self.layers and not self.neurons:
                 row.reads = "image"
             self.layers[name] = row
+        if row.reads == "image":
+            count.time_steps = self._image_steps
         row.add(count)
 
     def _declare(self, neuron: nn.Module, spikes: Tensor) -> None:
@@ -210,6 +220,11 @@ class EnergyCounter:
         steps = time_steps_of(neuron, spikes)
         provenance = Provenance(steps, is_spikes=True)
         self._tracker[spikes] = provenance
+        if not self.neurons and self.layers and steps > 1 and spikes.dim() > 1:
+            image = next(iter(self.layers.values()))
+            if image.input_shape[0] == steps * spikes.size(1):  # repeated before, not behind it
+                self._image_steps = steps
+                image.macs /= steps
         row = self.neurons.setdefault(name, NeuronRow(name, getattr(neuron, "spike_levels", 1)))
         row.add(provenance.count_spikes(spikes), spikes.numel() / steps)
 
@@ -236,9 +251,11 @@ def measure(
         progress: Whether to show a progress bar; ``batches`` must then have a length.
 
     Raises:
-        ValueError: If there are no images, or a layer read spikes in one call and real values in
-            another.
+        TypeError: If ``batches`` is one batch and not a sequence of them.
+        ValueError: If there are no images, or a tensor is an image without batch.
     """
+    if isinstance(batches, Tensor | Mapping):
+        raise TypeError("measure: batches must be a sequence of batches, got one; give [batch]")
     num_images = 0
     modes = {m: m.training for m in model.modules()}
     model.eval()
@@ -247,6 +264,10 @@ def measure(
             tasks = track_iter_progress((batches, len(batches))) if progress else batches
             for batch in tasks:
                 if isinstance(batch, Tensor):
+                    if batch.dim() == 3:
+                        raise ValueError(
+                            f"measure: images must be [B, C, H, W], got shape {tuple(batch.shape)}"
+                        )
                     model(batch)
                     num_images += batch.size(0)
                 else:

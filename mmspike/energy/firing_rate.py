@@ -2,48 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from spikingjelly.activation_based.monitor import OutputMonitor
-from spikingjelly.activation_based.neuron import BaseNode
+from spikingjelly.activation_based import neuron as sj_neuron
 from torch import Tensor, nn
 
 from mmspike.energy.provenance import exact_sum
 
+_NEURONS = (sj_neuron.BaseNode, sj_neuron.PSN, sj_neuron.MaskedPSN, sj_neuron.SlidingPSN)
 
-class FiringRateMonitor(OutputMonitor):
-    """Counts the spikes of every multi-step neuron of a model while it is open.
+
+def is_neuron(module: nn.Module) -> bool:
+    """Whether a module declares that its output is spikes: spikingjelly's neurons, and ours."""
+    return isinstance(module, _NEURONS) or hasattr(module, "spike_levels")
+
+
+def time_steps_of(neuron: nn.Module, spikes: Tensor) -> int:
+    """Steps T in one call of a neuron: the first axis of a multi-step one's output."""
+    return spikes.size(0) if getattr(neuron, "step_mode", "m") == "m" else 1
+
+
+def add_per_step(total: list[float], more: Sequence[float]) -> list[float]:
+    """Add two sequences of one number per step; the shorter one has zeros behind."""
+    steps = max(len(total), len(more))
+    padded = [[*x, *[0.0] * (steps - len(x))] for x in (total, more)]
+    return [a + b for a, b in zip(*padded, strict=True)]
+
+
+@dataclass
+class NeuronRow:
+    """One layer of neurons, summed over all its calls and images.
+
+    Attributes:
+        name: Name of the module.
+        levels: Largest value of its output, 1 for spikes.
+        spikes: Spikes per step.
+        outputs: Outputs per step.
+    """
+
+    name: str
+    levels: int = 1
+    spikes: list[float] = field(default_factory=list)
+    outputs: float = 0.0
+
+    def add(self, spikes: Sequence[float], outputs: float) -> None:
+        """Add one call."""
+        self.spikes = add_per_step(self.spikes, spikes)
+        self.outputs += outputs
+
+    @property
+    def time_steps(self) -> int:
+        """Steps T."""
+        return len(self.spikes)
+
+    @property
+    def rates(self) -> list[float]:
+        """Spikes per neuron, for every step."""
+        return [s / self.outputs if self.outputs else 0.0 for s in self.spikes]
+
+
+class FiringRateMonitor:
+    """Context manager that counts the spikes of every neuron of a model.
 
     Every call of a neuron counts by the number of its outputs, so that a head shared by the levels
-    of a pyramid, or called on some RoIs here and more there, has one rate.
+    of a pyramid, or called on some RoIs here and more there, has one rate. (spikingjelly's monitors
+    do not tell whether the first axis of what they record is time.)
 
     Args:
         model: Model with spiking neurons.
+
+    Attributes:
+        rows: One row per layer of neurons, in the order of the model, called or not.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__(model, BaseNode, _count)
+        self.rows: list[NeuronRow] = []
+        self._handles = []
+        for name, module in model.named_modules():
+            if is_neuron(module):
+                row = NeuronRow(name, getattr(module, "spike_levels", 1))
+                self.rows.append(row)
+                self._handles.append(module.register_forward_hook(_recorder(row)))
 
-    def totals(self) -> dict[str, tuple[list[float], int]]:
-        """Spikes per step, and outputs per step, by name; neurons that were not called left out."""
-        totals = {}
-        for name in self.monitored_layers:
-            calls = [(spikes, outputs) for spikes, outputs in self[name] if outputs]
-            if calls:
-                steps = zip(*(spikes for spikes, _ in calls), strict=True)
-                totals[name] = [sum(step) for step in steps], sum(n for _, n in calls)
-        return totals
+    def __enter__(self) -> FiringRateMonitor:
+        return self
 
-    def rates(self) -> dict[str, list[float]]:
-        """Spikes per neuron, for every time step, by the name of the module."""
-        return {
-            name: [step / outputs for step in spikes]
-            for name, (spikes, outputs) in self.totals().items()
-        }
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop counting; what was counted stays."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
 
-def _count(spikes: Tensor) -> tuple[list[float], int]:
-    return exact_sum(spikes.detach().flatten(1)), spikes[0].numel()
+def _recorder(row: NeuronRow) -> Callable:
+    def record(module: nn.Module, args: Any, spikes: Tensor) -> None:
+        steps = time_steps_of(module, spikes)
+        if spikes.numel():
+            row.add(exact_sum(spikes.detach().reshape(steps, -1)), spikes.numel() / steps)
+
+    return record
 
 
 def measure_firing_rates(model: nn.Module, run: Callable[[], object]) -> dict[str, float]:
@@ -59,5 +121,4 @@ def measure_firing_rates(model: nn.Module, run: Callable[[], object]) -> dict[st
     """
     with FiringRateMonitor(model) as monitor:
         run()
-        rates = monitor.rates()
-    return {name: sum(steps) / len(steps) for name, steps in rates.items()}
+    return {r.name: sum(r.rates) / r.time_steps for r in monitor.rows if r.outputs}

@@ -68,7 +68,7 @@ def count_operator(
         exact: Whether borders are counted as they are.
     """
     op = func.overloadpacket
-    if op not in flop_registry:
+    if op not in flop_registry or not isinstance(out, Tensor):  # backward passes give several
         return None
     if op is aten.convolution:
         weight, stride, padding, dilation, transposed = args[1].shape, *args[3:7]
@@ -83,7 +83,7 @@ def count_operator(
     if not spiking:
         return OpCount(kind, macs, max([p.time_steps for p in origins if p] or [1]))
     if len(spiking) == 2:
-        return _count_coincidences(kind, macs, [p for _, p in spiking], out)
+        return _count_coincidences(kind, macs, spiking)
     return _count_gated(kind, macs, *spiking[0])
 
 
@@ -137,8 +137,8 @@ def fan_out(shape: ConvShape, size: Sequence[int], out_size: Sequence[int]) -> l
     """
     reaches = []
     for axis, (n, n_out) in enumerate(zip(size, out_size, strict=True)):
-        k, s = shape.weight[2 + axis], shape.stride[axis]
-        p, d = shape.padding[axis], shape.dilation[axis]
+        k = shape.weight[2 + axis]
+        s, p, d = (g[axis % len(g)] for g in (shape.stride, shape.padding, shape.dilation))
         here, tap = torch.arange(n).view(-1, 1), d * torch.arange(k)
         if shape.transposed:
             there = here * s - p + tap
@@ -163,11 +163,18 @@ def _count_gated(kind: str, macs: float, x: Tensor, p: Provenance) -> OpCount:
     return OpCount(kind, macs, 1, spikes, inputs, synops)
 
 
-def _count_coincidences(kind: str, macs: float, origins: list[Provenance], out: Tensor) -> OpCount:
-    """Products of spikes with spikes: an addition where both are there, which is their result."""
-    steps = max(p.time_steps for p in origins)
-    if any(p.is_averaged for p in origins):  # no longer spikes that are there or not
+def _count_coincidences(
+    kind: str, macs: float, spiking: list[tuple[Tensor, Provenance]]
+) -> OpCount:
+    """Products of spikes ``[.., M, K]`` with spikes ``[.., K, N]``: additions where both are.
+
+    Integers count as the product of their values.
+    """
+    (a, p), (b, q) = spiking
+    if p.is_averaged or q.is_averaged:  # no longer spikes that are there or not
         return OpCount(kind, macs, 1)
-    origin = Provenance(steps, time_first=all(p.time_first for p in origins))
-    synops = sum_per_step(out, origin)
+    steps = max(p.time_steps, q.time_steps)
+    both = a.float().sum(-2) * b.float().sum(-1)  # [.., K]
+    in_batch = both.dim() > 1 and p.time_axis == q.time_axis == 0
+    synops = sum_per_step(both, Provenance(steps, time_axis=0 if in_batch else None))
     return OpCount(kind, macs, steps, synops, macs / steps, synops)

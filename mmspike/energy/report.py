@@ -10,16 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mmspike.energy.costs import Conventions
+from mmspike.energy.firing_rate import NeuronRow, add_per_step
 from mmspike.energy.operators import OpCount
 
 _PJ_PER_MJ = 1e9
-
-
-def add_per_step(total: list[float], more: Sequence[float]) -> list[float]:
-    """Add two sequences of one number per step; the shorter one has zeros behind."""
-    steps = max(len(total), len(more))
-    padded = [[*x, *[0.0] * (steps - len(x))] for x in (total, more)]
-    return [a + b for a, b in zip(*padded, strict=True)]
 
 
 @dataclass
@@ -55,15 +49,7 @@ class LayerRow:
     synops: list[float] = field(default_factory=list)
 
     def add(self, count: OpCount) -> None:
-        """Add one call.
-
-        Raises:
-            ValueError: If this call read spikes and another did not.
-        """
-        if (self.reads == "spikes") != (count.synops is not None):
-            raise ValueError(
-                f"{self.name} read spikes in one call and real values in another, which has no row"
-            )
+        """Add one call."""
         self.calls += 1
         self.macs += count.macs / count.time_steps
         self.executed += count.macs
@@ -80,40 +66,8 @@ class LayerRow:
     @property
     def part(self) -> str:
         """The part of the model: its first name, two of a RoI head."""
-        names = self.module.split(".")
+        names = self.module.removeprefix("module.").split(".")
         return ".".join(names[: 2 if names[0] == "roi_head" else 1]) or "(model)"
-
-
-@dataclass
-class NeuronRow:
-    """One layer of neurons, summed over all its calls and images.
-
-    Attributes:
-        name: Name of the module.
-        levels: Largest value of its output, 1 for spikes.
-        spikes: Spikes per step.
-        outputs: Outputs per step.
-    """
-
-    name: str
-    levels: int = 1
-    spikes: list[float] = field(default_factory=list)
-    outputs: float = 0.0
-
-    def add(self, spikes: Sequence[float], outputs: float) -> None:
-        """Add one call."""
-        self.spikes = add_per_step(self.spikes, spikes)
-        self.outputs += outputs
-
-    @property
-    def time_steps(self) -> int:
-        """Steps T."""
-        return len(self.spikes)
-
-    @property
-    def rates(self) -> list[float]:
-        """Spikes per neuron, for every step."""
-        return [s / self.outputs if self.outputs else 0.0 for s in self.spikes]
 
 
 @dataclass
@@ -140,15 +94,19 @@ class EnergyReport:
     neurons: list[NeuronRow]
     uncounted: list[str] = field(default_factory=list)
 
+    def charged_macs(self, row: LayerRow) -> float:
+        """Multiply-accumulates that a layer is charged, over all images; 0 if it reads spikes."""
+        if row.reads == "spikes":
+            return 0.0
+        if row.reads == "image":
+            per_step = self.conventions.image_layer == "per_step"
+            return row.macs * (self.time_steps if per_step else 1)
+        return row.executed
+
     def energy_mj(self, row: LayerRow) -> float:
         """Energy of a layer per image, in millijoules."""
-        if row.reads == "spikes":
-            picojoules = self.conventions.ac_pj * sum(row.synops)
-        else:
-            times = 1
-            if row.reads == "image" and self.conventions.image_layer == "per_step":
-                times = self.time_steps * row.macs / row.executed if row.executed else 1
-            picojoules = self.conventions.mac_pj * row.executed * times
+        c = self.conventions
+        picojoules = c.ac_pj * sum(row.synops) + c.mac_pj * self.charged_macs(row)
         return picojoules / _PJ_PER_MJ / self.num_images
 
     def ann_energy_mj(self, row: LayerRow) -> float:
@@ -183,7 +141,7 @@ class EnergyReport:
         ann = sum(map(self.ann_energy_mj, rows))
         return {
             "macs": sum(row.macs for row in rows) / n,
-            "real_macs": sum(row.executed for row in rows if row.reads != "spikes") / n,
+            "real_macs": sum(map(self.charged_macs, rows)) / n,
             "synops": sum(sum(row.synops) for row in rows) / n,
             "energy_mj": energy,
             "ann_energy_mj": ann,

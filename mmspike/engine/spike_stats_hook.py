@@ -79,18 +79,16 @@ class SpikeStatsHook(Hook):
 
     def _reduce(self, model: torch.nn.Module) -> dict[str, float]:
         """Mean rate of every neuron that any process called, in units of its levels."""
-        totals, names = self._monitor.totals(), self._monitor.monitored_layers
-        counts = torch.zeros(len(names), 2, dtype=torch.float64)
-        for i, name in enumerate(names):
-            if name in totals:
-                spikes, outputs = totals[name]
-                levels = getattr(model.get_submodule(name), "spike_levels", 1)
-                counts[i] = torch.tensor([sum(spikes) / levels, outputs * len(spikes)])
+        rows = self._monitor.rows
+        counts = torch.tensor(
+            [[sum(row.spikes) / row.levels, row.outputs * row.time_steps] for row in rows],
+            dtype=torch.float64,
+        ).reshape(-1, 2)
         counts = counts.to(next(model.parameters()).device)
         all_reduce(counts, op="sum")
         return {
-            name: fired / possible
-            for name, (fired, possible) in zip(names, counts.tolist(), strict=True)
+            row.name: fired / possible
+            for row, (fired, possible) in zip(rows, counts.tolist(), strict=True)
             if possible
         }
 
@@ -106,8 +104,8 @@ class SpikeStatsHook(Hook):
             if new:
                 listed = ", ".join(f"{n} ({rates[n]:.2%})" for n in new)
                 runner.logger.warning(
-                    f"iteration {runner.iter + 1}: {len(new)} layers of neurons {state} "
-                    f"(firing rate {limits[state]}): {listed}"
+                    f"iteration {runner.iter + 1}: layers of neurons {state}, firing rate "
+                    f"{limits[state]}: {listed}"
                 )
 
 

@@ -35,8 +35,8 @@ class Read(nn.Module):
 
 
 def potentials(spikes: torch.Tensor) -> torch.Tensor:
-    """What makes a LIF give these spikes: it fires at 2, decays to nothing at -inf otherwise."""
-    return torch.where(spikes > 0, 9.0, -9.0)
+    """What makes a LIF give these spikes, however far below its threshold it was before."""
+    return torch.where(spikes > 0, 999.0, -9.0)
 
 
 def draw(*shape: int, rate: float = 0.3) -> torch.Tensor:

@@ -74,10 +74,10 @@ def test_rates_are_logged_and_dead_layers_named(tmp_path):
     silent = [m for m in messages if "layers of neurons silent" in m]
     saturated = [m for m in messages if "layers of neurons saturated" in m]
     assert silent == [
-        "iteration 2: 1 layers of neurons silent (firing rate below 0.10%): dead (0.00%)"
+        "iteration 2: layers of neurons silent, firing rate below 0.10%: dead (0.00%)"
     ]  # once
     assert saturated == [
-        "iteration 2: 1 layers of neurons saturated (firing rate above 90%): full (100.00%)"
+        "iteration 2: layers of neurons saturated, firing rate above 90%: full (100.00%)"
     ]
     assert not any(m._forward_hooks for m in model.modules())
 

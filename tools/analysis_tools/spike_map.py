@@ -19,7 +19,7 @@ from mmengine.config import Config, DictAction
 from torch import Tensor, nn
 
 import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
-from mmspike.energy.counter import is_neuron, time_steps_of
+from mmspike.energy.firing_rate import is_neuron, time_steps_of
 from mmspike.engine.command_line import checkpoints_from_outside
 from mmspike.engine.inputs import Batch, build_model, estimate_norms, file_batch
 
