@@ -197,7 +197,8 @@ class MetaSpikeFormer(BaseModule):
             attn_neuron_cfg = {"v_threshold": 0.5}
         init_pixels = None
         if attn_init_size is not None:
-            ok = len(attn_init_size) == 2 and min(attn_init_size) > 0
+            sizes = attn_init_size if isinstance(attn_init_size, list | tuple) else ()
+            ok = len(sizes) == 2 and all(type(n) is int and n > 0 for n in sizes)
             _check("attn_init_size", attn_init_size, ok, "None or (height, width)")
             init_pixels = math.prod(math.ceil(n / ATTN_STRIDE) for n in attn_init_size)
         self.norm_eval = norm_eval

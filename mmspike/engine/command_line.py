@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
 
 import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
@@ -69,3 +70,34 @@ def read_config(args: argparse.Namespace) -> Config:
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
     return cfg
+
+
+def read_config_file(tool: str, path: str | Path, options: dict | None = None) -> Config:
+    """Read a config for a tool that looks into a model.
+
+    Raises:
+        SystemExit: If there is no such file, or it is no config.
+    """
+    if not Path(path).is_file():
+        raise SystemExit(f"{tool}: no file {path}")
+    try:
+        cfg = Config.fromfile(path)
+    except OSError as error:
+        raise SystemExit(f"{tool}: {path} is no config: {error}") from error
+    if options:
+        cfg.merge_from_dict(options)
+    if "model" not in cfg:
+        raise SystemExit(f"{tool}: {path} has no model")
+    return cfg
+
+
+def check_device(tool: str, device: str) -> None:
+    """End with a line if torch does not have the device.
+
+    Raises:
+        SystemExit: If it does not.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SystemExit(f"{tool}: --device {device}: {str(error).splitlines()[0]}") from error

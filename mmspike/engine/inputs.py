@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.logging import MMLogger
 from mmengine.model.utils import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import Subset
 
 from mmspike.checkpoints import load_whole
 
@@ -97,15 +99,35 @@ def val_batches(cfg: Config, num_images: int) -> Any:
 
     Returns:
         A data loader, which has a length.
+
+    Raises:
+        ValueError: If the config has no ``val_dataloader``.
+        FileNotFoundError: If its data is not there.
     """
+    if cfg.get("val_dataloader") is None:
+        raise ValueError(f"{cfg.filename} has no val_dataloader")
     loader = cfg.val_dataloader.copy()
+    for key in ("prefetch_factor", "timeout"):
+        loader.pop(key, None)
     loader.update(batch_size=1, num_workers=0, persistent_workers=False)
-    loader.dataset.indices = num_images
+    try:
+        dataset = DATASETS.build(loader.dataset)
+        if hasattr(dataset, "full_init"):
+            dataset.full_init()
+    except AssertionError as error:  # mmseg's
+        raise FileNotFoundError(str(error)) from error
+    loader.dataset = Subset(dataset, range(min(num_images, len(dataset))))
     return Runner.build_dataloader(loader, seed=0)
 
 
 def file_batch(cfg: Config, image: str | Path) -> Batch:
-    """One image file, as a config prepares it for testing."""
+    """One image file, as a config prepares it for testing.
+
+    Raises:
+        ValueError: If it is no image.
+    """
+    if cv2.imread(str(image)) is None:
+        raise ValueError(f"{image} is no image that can be read")
     pipeline = [t for t in _test_pipeline(cfg) if not t["type"].endswith("LoadAnnotations")]
     return _collate(Compose(pipeline)({"img_path": str(image), "img_id": 0}))
 
@@ -113,7 +135,8 @@ def file_batch(cfg: Config, image: str | Path) -> Batch:
 def noise_batch(cfg: Config, size: tuple[int, int], seed: int = 0) -> Batch:
     """One image of uniform noise, of just this height and width."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8)
+    channels = cfg.model.backbone.get("in_channels", 3)
+    noise = torch.randint(0, 256, (*size, channels), generator=generator, dtype=torch.uint8)
     data = {
         "img": noise.numpy(),
         "img_id": 0,
@@ -131,7 +154,7 @@ def noise_batch(cfg: Config, size: tuple[int, int], seed: int = 0) -> Batch:
 def _test_pipeline(cfg: Config) -> list[dict[str, Any]]:
     dataset = cfg.test_dataloader.dataset
     while "pipeline" not in dataset:  # wrapped
-        dataset = dataset.dataset
+        dataset = dataset["dataset"] if "dataset" in dataset else dataset["datasets"][0]
     return dataset.pipeline
 
 

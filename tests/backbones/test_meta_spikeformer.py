@@ -161,6 +161,7 @@ def test_stochastic_depth_drops_whole_images_at_the_linear_rates():
         (dict(out_indices=(1, 5)), "out_indices must be"),
         (dict(frozen_stages=5), "frozen_stages must be"),
         (dict(attn_init_size=(0, 4)), r"attn_init_size must be None or \(height, width\)"),
+        (dict(attn_init_size=128), r"attn_init_size must be None or \(height, width\)"),
         (dict(drop_path_rate=1.0), "drop_path_rate must be"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import cv2
+import numpy as np
 import pytest
 
 from tests.tools.test_tools import run
@@ -54,8 +55,9 @@ def test_energy_of_a_segmentor_on_one_image(what, shapes_root, tmp_path):
     assert report["firing_rate"] > 0.02
 
 
-def test_spikes_of_an_image_are_drawn(shapes_root, tmp_path):
-    image = next((shapes_root / "val").iterdir())
+def test_spikes_of_an_image_are_drawn(tmp_path):
+    image = tmp_path / "image.png"  # 100 x 120 is padded to 128 x 128 by the detector
+    cv2.imwrite(str(image), np.random.randint(0, 256, (100, 120, 3), dtype=np.uint8))
     options = ["--cfg-options", "model.backbone.time_steps=2"]
     tool, picture = "analysis_tools/spike_map.py", tmp_path / "new/spikes.png"
     out = run(tool, image, DETECTOR, "--out", picture, *options)
@@ -70,6 +72,9 @@ def test_spikes_of_an_image_are_drawn(shapes_root, tmp_path):
         (("none.py",), "no file none.py"),
         ((SEGMENTOR, "none.pth"), "no file none.pth"),
         ((SEGMENTOR, "--data", "none.png"), "--data: no file none.png"),
+        ((SEGMENTOR, "--data", "README.md"), "README.md is no image"),
+        (("README.md", "--shape", 8, 8), "README.md is no config"),
+        ((SEGMENTOR, "--shape", 8, 8, "--device", "cuda:9"), "--device cuda:9"),
         ((SEGMENTOR, "--shape", 0, 5), "--shape must be two positive numbers"),
         ((SEGMENTOR, "--shape", 8, 8, "--num-images", 3), "--num-images goes with"),
         ((SEGMENTOR, "--shape", 8, 8, "--ac-pj", -1), "ac_pj must be positive"),

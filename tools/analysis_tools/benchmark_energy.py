@@ -10,11 +10,11 @@ from datetime import date
 from statistics import median
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
-import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
 from mmspike.energy import Conventions, EnergyCounter
+from mmspike.engine.command_line import check_device, read_config_file
 from mmspike.engine.inputs import build_model, estimate_norms, noise_batch
 
 
@@ -45,9 +45,10 @@ def time_call(run: Callable[[], object]) -> float:
 def main() -> None:
     """Time both, print the medians and their ratio."""
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    if args.rounds < 1:
+        raise SystemExit(f"benchmark_energy: --rounds must be at least 1, got {args.rounds}")
+    check_device("benchmark_energy", args.device)
+    cfg = read_config_file("benchmark_energy", args.config, args.cfg_options)
     init_default_scope(cfg.get("default_scope", "mmspike"))
     torch.manual_seed(0)
     model = build_model(cfg, None, args.device)

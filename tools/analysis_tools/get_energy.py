@@ -18,7 +18,11 @@ import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
 from mmspike.energy import Conventions, EnergyReport, measure
 from mmspike.energy.plots import draw_report
 from mmspike.energy.table import format_report
-from mmspike.engine.command_line import checkpoints_from_outside
+from mmspike.engine.command_line import (
+    check_device,
+    checkpoints_from_outside,
+    read_config_file,
+)
 from mmspike.engine.inputs import (
     Batch,
     build_model,
@@ -78,10 +82,15 @@ def choose_images(args: argparse.Namespace, cfg: Config) -> tuple[Sequence[Batch
     if args.data:
         if not Path(args.data).is_file():
             raise SystemExit(f"get_energy: --data: no file {args.data}")
-        return [file_batch(cfg, args.data)], Path(args.data).name
+        try:
+            return [file_batch(cfg, args.data)], Path(args.data).name
+        except ValueError as error:
+            raise SystemExit(f"get_energy: --data: {error}") from error
     try:
         batches = val_batches(cfg, args.num_images or 10)
-    except (FileNotFoundError, AssertionError) as error:  # the hosts raise either
+    except ValueError as error:
+        raise SystemExit(f"get_energy: {error}; give an image with --data, or --shape") from error
+    except FileNotFoundError as error:
         raise SystemExit(
             f"get_energy: the validation set of {args.config} is not there ({error}); give an "
             "image with --data, or --shape H W for noise"
@@ -103,9 +112,7 @@ def run(args: argparse.Namespace) -> EnergyReport:
         )
     except ValueError as error:
         raise SystemExit(f"get_energy: {error}") from error
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config_file("get_energy", args.config, args.cfg_options)
     init_default_scope(cfg.get("default_scope", "mmspike"))
     batches, data = choose_images(args, cfg)
     torch.manual_seed(0)
@@ -119,13 +126,15 @@ def run(args: argparse.Namespace) -> EnergyReport:
 def main() -> None:
     """Measure, print and write."""
     args = parse_args()
-    for file in filter(None, (args.config, args.checkpoint)):
-        if not Path(file).is_file():
-            raise SystemExit(f"get_energy: no file {file}")
+    if args.checkpoint and not Path(args.checkpoint).is_file():
+        raise SystemExit(f"get_energy: no file {args.checkpoint}")
+    check_device("get_energy", args.device)
+    out = args.out or Path("work_dirs/energy") / Path(args.config).stem
+    if out.exists() and not out.is_dir():
+        raise SystemExit(f"get_energy: --out: {out} is a file, not a folder")
     with checkpoints_from_outside():
         report = run(args)
     print(f"\n{format_report(report, layers=not args.brief)}\n")
-    out = args.out or Path("work_dirs/energy") / Path(args.config).stem
     for file in (*report.save(out), *draw_report(report, out)):
         print(file)
 

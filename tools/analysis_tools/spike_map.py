@@ -8,19 +8,25 @@ the image and are left out.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from pathlib import Path
 
 import matplotlib as mpl
+import mmcv
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
 from mmspike.energy.firing_rate import is_neuron, time_steps_of
-from mmspike.engine.command_line import checkpoints_from_outside
+from mmspike.engine.command_line import (
+    check_device,
+    checkpoints_from_outside,
+    read_config_file,
+)
 from mmspike.engine.inputs import Batch, build_model, estimate_norms, file_batch
 
 mpl.use("Agg")
@@ -74,11 +80,17 @@ def record(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     finally:
         for handle in handles:
             handle.remove()
+    sample = batch["data_samples"][0]
+    padded = sample.get("batch_input_shape", sample.img_shape)
     means = {}
     for part, rates in maps.items():
         size = max((r.shape[-2:] for r in rates), key=lambda s: s[0] * s[1])
         enlarged = [F.interpolate(r[None], size=size, mode="nearest")[0] for r in rates]
-        means[part] = torch.stack(enlarged).mean(0)
+        rows, columns = (
+            math.ceil(n * inner / outer)
+            for n, inner, outer in zip(size, sample.img_shape, padded, strict=False)
+        )
+        means[part] = torch.stack(enlarged).mean(0)[:, :rows, :columns]  # without the padding
     return means
 
 
@@ -126,17 +138,24 @@ def draw(image: np.ndarray, maps: dict[str, Tensor], out: Path, title: str) -> N
 def main() -> None:
     """Draw the spikes of one image."""
     args = parse_args()
-    for file in filter(None, (args.image, args.config, args.checkpoint)):
+    for file in filter(None, (args.image, args.checkpoint)):
         if not Path(file).is_file():
             raise SystemExit(f"spike_map: no file {file}")
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config_file("spike_map", args.config, args.cfg_options)
+    check_device("spike_map", args.device)
     out = args.out or Path(f"work_dirs/spikes_{Path(args.image).stem}.png")
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg"):
+        raise SystemExit(f"spike_map: --out: a picture ends in .png, .jpg, .pdf or .svg, not {out}")
+    if cfg.model.get("test_cfg", {}).get("mode") == "slide":
+        cfg.model.test_cfg.mode = "whole"  # windows would lie on top of one another
+    init_default_scope(cfg.get("default_scope", "mmspike"))
+    try:
+        batch = file_batch(cfg, args.image)
+    except ValueError as error:
+        raise SystemExit(f"spike_map: {error}") from error
     with checkpoints_from_outside():
         torch.manual_seed(0)
         model = build_model(cfg, args.checkpoint, args.device)
-    batch = file_batch(cfg, args.image)
     title = f"{Path(args.config).stem}, {Path(args.image).name}"
     if args.checkpoint is None:
         estimate_norms(model, [batch])
@@ -144,9 +163,9 @@ def main() -> None:
     maps = record(model, batch)
     if not maps:
         raise SystemExit(f"spike_map: the model of {args.config} has no neurons on maps")
-    image = batch["inputs"][0].flip(0) if cfg.model.data_preprocessor.get("bgr_to_rgb") else None
-    image = batch["inputs"][0] if image is None else image
-    draw(image.permute(1, 2, 0).cpu().numpy(), maps, out, title)
+    height, width = batch["data_samples"][0].img_shape[:2]
+    image = mmcv.imresize(mmcv.imread(args.image, channel_order="rgb"), (width, height))
+    draw(image, maps, out, title)
     for part, rates in maps.items():
         print(f"{part}: " + " ".join(f"{100 * r:.2f} %" for r in rates.mean((1, 2)).tolist()))
     print(out)
