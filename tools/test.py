@@ -8,6 +8,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmspike.checkpoints import load_whole
+from mmspike.deploy import switch_to_deploy
 from mmspike.engine.command_line import checkpoints_from_outside, make_parser, read_config
 from mmspike.engine.testing import (
     augment_at_test_time,
@@ -25,6 +26,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--show-dir", help="write pictures of predictions to this folder")
     parser.add_argument("--wait-time", type=float, default=2.0, help="seconds a window stays")
     parser.add_argument("--tta", action="store_true", help="augment at test time")
+    parser.add_argument(
+        "--deploy", action="store_true", help="fold the model for inference first; same results"
+    )
     return parser.parse_args()
 
 
@@ -47,6 +51,8 @@ def main() -> None:
         # mmengine would evaluate what happens to fit; --tta leaves a mask head out
         model = runner.model.module if args.tta else runner.model
         load_whole(model, args.checkpoint, allow_unexpected=args.tta)
+        if args.deploy:
+            runner.logger.info(f"--deploy: {switch_to_deploy(model)}")
         runner.test()
 
 
