@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmspike.layers.conv import LIVELY_RATE, RepConv, build_norm, make_lively
+from mmspike.layers.saving import spikes_saved_as_bytes
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
 
@@ -107,10 +108,12 @@ class SpikeDrivenSelfAttention(nn.Module):
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
         s = self.neuron(x_seq)
-        q, k, v = (self.split_heads(y) for y in self.project(s))
+        with spikes_saved_as_bytes(s, getattr(self.neuron, "spike_levels", 256)):
+            q, k, v = (self.split_heads(y) for y in self.project(s))
         out = linear_attention(q, k, v, self.scale)
         s = self.attn_neuron(out.flatten(2, 3).unflatten(3, x_seq.shape[-2:]))
-        return per_step(lambda s: self.proj_norm(self.proj_conv(s)), s)
+        with spikes_saved_as_bytes(s, getattr(self.attn_neuron, "spike_levels", 256)):
+            return per_step(lambda s: self.proj_norm(self.proj_conv(s)), s)
 
     def project(self, s: Tensor) -> Sequence[Tensor]:
         """Compute the spikes q, k and v, each ``[T, B, C, H, W]``, from spikes of that shape."""

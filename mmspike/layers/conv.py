@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmspike.layers.saving import spikes_saved_as_bytes
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
 
@@ -107,7 +109,13 @@ class SpikeLayer(nn.Module):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""
-        return per_step(lambda s: self.norm(self.layer(s)), self.neuron(x_seq))
+        spikes = self.neuron(x_seq)
+        with self._saving(spikes):
+            return per_step(lambda s: self.norm(self.layer(s)), spikes)
+
+    def _saving(self, spikes: Tensor) -> AbstractContextManager:
+        levels = getattr(self.neuron, "spike_levels", None)
+        return nullcontext() if levels is None else spikes_saved_as_bytes(spikes, levels)
 
     def forward_levels(self, x_seqs: Sequence[Tensor]) -> list[Tensor]:
         """Map the levels of a pyramid with shared weights and shared normalisation.

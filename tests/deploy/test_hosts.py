@@ -64,10 +64,8 @@ def test_segmentor(time_steps):
     estimate_norms(model, [batch])
     deployed = copy.deepcopy(model)
     assert switch_to_deploy(deployed).norms_left == []
-    maps = [
-        3 * torch.randn(time_steps, 2, c, n, n)
-        for c, n in zip(model.neck.in_channels, (16, 8, 4, 4))
-    ]
+    sizes = zip(model.neck.in_channels, (16, 8, 4, 4), strict=True)
+    maps = [3 * torch.randn(time_steps, 2, c, n, n) for c, n in sizes]
     levels, expected = deployed.neck(maps), model.neck(maps)
     for a, b in zip(levels, expected, strict=True):
         assert_close(a, b)

@@ -91,3 +91,61 @@ def test_the_input_is_all_that_is_kept_for_the_backward_pass():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()), lambda t: t):
         eager.lif_multi_step(x, **DEFAULT, surrogate=build_surrogate(None))
     assert kept == [x.data_ptr()]
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3),
+    "batch first": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "every second": lambda x: x.repeat_interleave(2, dim=-1)[..., ::2],
+    "the same at every step": lambda x: x[:1].expand_as(x),
+    "part": lambda x: torch.cat([x, x], dim=2)[:, :, : x.size(2)],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("time_steps", [1, 3])
+@pytest.mark.parametrize("block", [7, 32768])
+def test_layouts_and_blocks(layout, time_steps, block, monkeypatch):
+    monkeypatch.setattr(eager, "BLOCK", block)
+    x, weight = inputs(time_steps)
+    x = LAYOUTS[layout](x)
+    for w in (weight, LAYOUTS["channels last"](weight)):
+        leaf = x.detach().requires_grad_()  # keeps the layout
+        s = eager.lif_multi_step(leaf, **DEFAULT, surrogate=build_surrogate(None))
+        (grad,) = torch.autograd.grad(s, leaf, w)
+        expected_s, expected_grad = run(lif_multi_step, x.contiguous(), w)
+        assert torch.equal(s, expected_s)
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-5, atol=1e-5)
+        if layout != "batch first" and layout != "every second" and layout != "part":
+            assert s.stride()[1:] == x.stride()[1:]
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 0, 4), (2, 1)])
+def test_odd_shapes(shape):
+    x = 3 * torch.randn(shape)
+    p = {**DEFAULT, "surrogate": build_surrogate(None)}
+    assert torch.equal(eager.lif_multi_step(x, **p), lif_multi_step(x, **p))
+
+
+@pytest.mark.parametrize("tau", [2.0, 1.7, 3.0, 1.1, 100.0])
+@pytest.mark.parametrize("v_threshold", [1.0, 0.5, 0.3])
+@pytest.mark.parametrize("v_reset", [0.0, None, 0.1])
+@pytest.mark.parametrize("decay_input", [True, False])
+def test_one_comparison_decides_as_the_reference_does(tau, v_threshold, v_reset, decay_input):
+    change = dict(tau=tau, v_threshold=v_threshold, v_reset=v_reset, decay_input=decay_input)
+    p = {**DEFAULT, **change, "surrogate": build_surrogate(None)}
+    exact = (v_threshold - (v_reset or 0.0)) * (tau if decay_input else 1.0)
+    near = [torch.tensor(exact)]
+    for direction in (9e9, -9e9):
+        at = near[0]
+        for _ in range(40):
+            at = torch.nextafter(at, torch.tensor(direction))
+            near.append(at)
+    x = torch.stack(near)[None]
+    fast, slow = eager.lif_multi_step(x, **p), lif_multi_step(x, **p)
+    assert torch.equal(fast, slow)
+    assert 0 < slow.mean() < 1
+    for dtype in (torch.float16, torch.bfloat16):
+        y = torch.linspace(exact - 0.1, exact + 0.1, 999).to(dtype)[None]
+        assert torch.equal(eager.lif_multi_step(y, **p), lif_multi_step(y, **p))

@@ -1,0 +1,41 @@
+"""What layers keep for the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def spikes_saved_as_bytes(spikes: Tensor, levels: int) -> Iterator[None]:
+    """Let what runs inside keep ``spikes`` as bytes, a quarter of their floats.
+
+    They are whole numbers of up to ``levels``: nothing is lost. The copy is shared by all that
+    keep them.
+
+    Args:
+        spikes: What a neuron gave.
+        levels: Its largest value; above 255, nothing is changed.
+    """
+    if not torch.is_grad_enabled() or levels > 255 or torch.compiler.is_compiling():
+        yield
+        return
+    memory, numel, dtype = spikes.data_ptr(), spikes.numel(), spikes.dtype
+    packed: list[Tensor] = []
+
+    def pack(x: Tensor) -> Tensor:
+        if x.data_ptr() != memory or x.numel() != numel or x.dtype != dtype:
+            return x
+        if not packed:
+            packed.append(x.to(torch.uint8))
+        same = packed[0].shape == x.shape and packed[0].stride() == x.stride()
+        return packed[0] if same else x
+
+    def unpack(x: Tensor) -> Tensor:
+        return x.to(dtype) if x.dtype == torch.uint8 else x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
