@@ -14,13 +14,14 @@ def spikes_saved_as_bytes(spikes: Tensor, levels: int) -> Iterator[None]:
     """Let what runs inside keep ``spikes`` as bytes, a quarter of their floats.
 
     They are whole numbers of up to ``levels``: nothing is lost. The copy is shared by all that
-    keep them.
+    keep them. Where something else decides what is kept (activation checkpointing does), it goes
+    on to.
 
     Args:
         spikes: What a neuron gave.
         levels: Its largest value; above 255, nothing is changed.
     """
-    if not torch.is_grad_enabled() or levels > 255 or torch.compiler.is_compiling():
+    if not torch.is_grad_enabled() or levels > 255 or torch.compiler.is_compiling() or _others():
         yield
         return
     memory, numel, dtype = spikes.data_ptr(), spikes.numel(), spikes.dtype
@@ -39,3 +40,8 @@ def spikes_saved_as_bytes(spikes: Tensor, levels: int) -> Iterator[None]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         yield
+
+
+def _others() -> bool:
+    """Whether hooks for saved tensors are there already; torch calls the innermost pair alone."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import gc
+import weakref
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 
 from mmspike.layers.attention import SpikeDrivenSelfAttention
+from mmspike.layers.checkpoint import checkpointed
 from mmspike.layers.conv import SpikeLayer, build_norm, spike_conv
 from mmspike.layers.saving import spikes_saved_as_bytes
 from mmspike.neurons import LIF
@@ -72,3 +77,38 @@ def test_what_does_not_fit_into_bytes_stays(levels):
         y = s @ weight
     y.sum().backward()
     assert torch.equal(weight.grad, s.detach().sum(0)[:, None].expand(3, 4))
+
+
+def test_hooks_from_outside_see_everything():
+    layer = spike_conv(4, 6, 3, norm_cfg=BN)
+    x = 3 * torch.randn(1, 2, 4, 6, 5, requires_grad=True)
+
+    def count(outer: bool) -> list[torch.Tensor]:
+        seen = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: seen.append(t) or t, lambda t: t)
+        with hooks if outer else nullcontext():
+            layer(x)
+        return seen
+
+    seen = count(outer=True)
+    assert any(t.shape == (2, 4, 6, 5) for t in seen)  # the spikes
+    assert not any(t.dtype == torch.uint8 for t in seen)
+    assert count(outer=False) == []
+
+
+def test_checkpointing_keeps_no_activations():
+    layer = nn.Sequential(*(spike_conv(4, 4, 3, norm_cfg=BN) for _ in range(3)))
+    x = (3 * torch.randn(1, 2, 4, 16, 16)).requires_grad_()
+    alive = []
+
+    def remember(module, args, out):
+        alive.append(weakref.ref(out))
+
+    for module in layer.modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d | LIF):
+            module.register_forward_hook(remember)
+    y = checkpointed(layer, x)
+    gc.collect()
+    assert sum(ref() is not None for ref in alive) <= 1  # the output
+    y.sum().backward()
+    assert x.grad is not None
