@@ -22,6 +22,7 @@ from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.checkpoint import checkpointed
 from mmspike.layers.conv import SpikeLayer, build_norm, spike_conv, spread_thresholds
 from mmspike.layers.drop import DropPath
+from mmspike.layers.memory import in_fastest_format
 from mmspike.layers.time import mean_over_time, repeat_over_time
 from mmspike.neurons import build_neuron
 from mmspike.registry import MODELS
@@ -232,7 +233,7 @@ class MetaSpikeFormer(BaseModule):
         """
         if img.dim() != 4:
             raise ValueError(f"MetaSpikeFormer takes [B, C, H, W], got shape {tuple(img.shape)}")
-        x = img.unsqueeze(0)  # [1, B, C, H, W]
+        x = in_fastest_format(img).unsqueeze(0)  # [1, B, C, H, W]
         outs = {}
         for i, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
             with_cp = self.with_cp and self.training and i > self.frozen_stages

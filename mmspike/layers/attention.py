@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmspike.layers.conv import LIVELY_RATE, RepConv, build_norm, make_lively
-from mmspike.layers.saving import spikes_saved_as_bytes
+from mmspike.layers.memory import spikes_saved_as_bytes
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
 

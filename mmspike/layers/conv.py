@@ -12,7 +12,7 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmspike.layers.saving import spikes_saved_as_bytes
+from mmspike.layers.memory import format_of, spikes_saved_as_bytes
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
 
@@ -198,7 +198,8 @@ class RepConv(nn.Module):
         x = self.norm1(self.conv1(x))
         n, c, h, w = x.shape
         border = self.border_value().to(x.dtype).view(1, c, 1, 1)
-        padded = border.expand(n, c, h + 2, w + 2).clone()
+        padded = torch.empty_like(border.expand(n, c, h + 2, w + 2), memory_format=format_of(x))
+        padded.copy_(border)
         padded[:, :, 1:-1, 1:-1] = x
         return self.norm2(self.conv2(self.dwconv(padded)))
 

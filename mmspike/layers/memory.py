@@ -1,4 +1,4 @@
-"""What layers keep for the backward pass."""
+"""How maps lie in memory, and what layers keep of them for the backward pass."""
 
 from __future__ import annotations
 
@@ -7,6 +7,22 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+
+def in_fastest_format(img: Tensor) -> Tensor:
+    """Lay out an image ``[B, C, H, W]`` such that convolutions on its device are fastest.
+
+    On a CPU that is channels-last memory, in which oneDNN takes a third to half of the time for the
+    maps of the first stages, forward and backward; all that follows keeps the format. On other
+    devices the caller decides.
+    """
+    return img.contiguous(memory_format=torch.channels_last) if img.device.type == "cpu" else img
+
+
+def format_of(x: Tensor) -> torch.memory_format:
+    """The memory format of ``[N, C, H, W]``: channels-last if it is dense in that."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import nn
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.checkpoint import checkpointed
 from mmspike.layers.conv import SpikeLayer, build_norm, spike_conv
-from mmspike.layers.saving import spikes_saved_as_bytes
+from mmspike.layers.memory import spikes_saved_as_bytes
 from mmspike.neurons import LIF
 
 BN = dict(type="BN")
