@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -31,6 +31,24 @@ class BuildWithMim(build_py):
 
 version = re.search(r'__version__ = "(.+)"', (ROOT / "mmspike/__init__.py").read_text())[1]
 
+kernels = Extension(  # plain C functions, loaded by mmspike/native/library.py
+    "mmspike.native._kernels",
+    sources=["mmspike/native/native.cpp"],
+    depends=["mmspike/native/kernels.h"],
+    language="c++",
+    extra_compile_args=[
+        "-std=c++17",
+        "-O3",
+        "-fopenmp",
+        "-ffp-contract=off",  # a fused multiply-add would move thresholds
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-g0",
+    ],
+    extra_link_args=["-fopenmp"],
+    optional=True,  # without a compiler, plain torch does the same
+)
+
 setup(
     name="mmspike",
     version=version,
@@ -39,6 +57,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mmspike", "mmspike.*"]),
+    package_data={"mmspike": ["native/*.cpp", "native/*.h", "neurons/kernels/*.cu"]},
+    ext_modules=[kernels],
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.6",

@@ -8,8 +8,8 @@ from spikingjelly.activation_based import surrogate as sj_surrogate
 from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 
-from mmspike.neurons import functional
-from mmspike.neurons.kernels import eager
+from mmspike.neurons.kernels import select
+from mmspike.neurons.kernels.common import LIFParameters
 from mmspike.registry import MODELS
 
 
@@ -42,9 +42,7 @@ class LIF(LIFNode):
     It is a ``LIFNode`` of spikingjelly, so that its monitors and counters recognise it, but keeps
     no state between calls: nothing has to be reset, and nothing leaks from one image, window or
     batch of RoIs to the next. The equations stand at
-    :func:`mmspike.neurons.functional.lif_multi_step`; the defaults are the published model's. The
-    gradient of the common surrogates is computed by hand (``kernels/eager.py``), that of the others
-    by autograd.
+    :func:`mmspike.neurons.functional.lif_multi_step`; the defaults are the published model's.
 
     Args:
         tau: Time constant in time steps, above 1.
@@ -53,9 +51,11 @@ class LIF(LIFNode):
         decay_input: Whether the input is divided by ``tau`` too.
         surrogate: Config of the surrogate gradient, see :func:`build_surrogate`.
         detach_reset: Whether the reset is cut from the graph.
+        backend: What runs it, one of :data:`mmspike.neurons.kernels.select.BACKENDS`; ``"auto"``
+            takes the fastest that is there. All give the same spikes and, to rounding, gradients.
 
     Raises:
-        ValueError: If ``tau`` is not above 1, or the surrogate is unknown.
+        ValueError: If ``tau`` is not above 1, or the surrogate or the backend is unknown.
 
     Example:
         >>> import torch
@@ -74,9 +74,12 @@ class LIF(LIFNode):
         decay_input: bool = True,
         surrogate: dict[str, Any] | None = None,
         detach_reset: bool = True,
+        backend: str = "auto",
     ) -> None:
         if not tau > 1:
             raise ValueError(f"LIF: tau must be above 1 time step, got {tau!r}")
+        if backend not in select.BACKENDS:
+            raise ValueError(f"LIF: backend must be one of {select.BACKENDS}, got {backend!r}")
         super().__init__(
             tau=float(tau),
             decay_input=decay_input,
@@ -86,6 +89,7 @@ class LIF(LIFNode):
             detach_reset=detach_reset,
             step_mode="m",
         )
+        self.backend = backend
 
     def supported_step_mode(self) -> tuple[str]:
         """Only ``"m"``: a neuron without state between calls needs the whole sequence."""
@@ -99,9 +103,11 @@ class LIF(LIFNode):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Turn an input sequence ``[T, ...]`` into spikes of the same shape and type."""
-        fast = eager.supports(self.surrogate_function)
-        return (eager if fast else functional).lif_multi_step(
-            x_seq,
+        return select.lif_multi_step(x_seq, self.backend, **self.dynamics()._asdict())
+
+    def dynamics(self) -> LIFParameters:
+        """What the implementations take beside the input."""
+        return LIFParameters(
             tau=self.tau,
             v_threshold=self.v_threshold,
             v_reset=self.v_reset,

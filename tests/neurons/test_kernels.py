@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmspike.neurons import build_surrogate
+from mmspike.native import library
+from mmspike.neurons import LIF, build_surrogate
 from mmspike.neurons.functional import lif_multi_step
-from mmspike.neurons.kernels import eager
+from mmspike.neurons.kernels import eager, native, select, spikingjelly
 
 DEFAULT = {
     "tau": 2.0,
@@ -16,6 +17,15 @@ DEFAULT = {
     "decay_input": True,
     "detach_reset": True,
 }
+
+
+needs_kernels = pytest.mark.skipif(not library.is_available(), reason="kernels not compiled")
+IMPLEMENTATIONS = [
+    pytest.param(eager, id="eager"),
+    pytest.param(native, id="native", marks=needs_kernels),
+    pytest.param(spikingjelly, id="spikingjelly"),
+]
+OURS = IMPLEMENTATIONS[:2]
 
 
 def run(implementation, x, weight, surrogate=None, **change):
@@ -32,8 +42,8 @@ def inputs(time_steps, dtype=torch.float32, seed=0):
     return x.to(dtype), torch.randn(x.shape, generator=g).to(dtype)
 
 
-def assert_same(x, weight, **change):
-    s, grad = run(eager.lif_multi_step, x, weight, **change)
+def assert_same(module, x, weight, **change):
+    s, grad = run(module.lif_multi_step, x, weight, **change)
     expected_s, expected_grad = run(lif_multi_step, x, weight, **change)
     assert s.dtype == expected_s.dtype
     assert torch.equal(s, expected_s)
@@ -44,34 +54,43 @@ def assert_same(x, weight, **change):
     torch.testing.assert_close(grad, expected_grad, rtol=tol, atol=tol)
 
 
+@pytest.mark.parametrize("module", IMPLEMENTATIONS)
 @pytest.mark.parametrize("time_steps", range(1, 9))
 @pytest.mark.parametrize("detach_reset", [True, False])
 @pytest.mark.parametrize("decay_input", [True, False])
 @pytest.mark.parametrize("v_reset", [0.0, 0.2, None])
-def test_dynamics(time_steps, detach_reset, decay_input, v_reset):
+def test_dynamics(module, time_steps, detach_reset, decay_input, v_reset):
     change = {"detach_reset": detach_reset, "decay_input": decay_input, "v_reset": v_reset}
-    assert_same(*inputs(time_steps), tau=1.7, v_threshold=0.8, **change)
+    assert_same(module, *inputs(time_steps), tau=1.7, v_threshold=0.8, **change)
 
 
+@pytest.mark.parametrize("module", OURS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_types(dtype):
-    assert_same(*inputs(4, dtype))
+@pytest.mark.parametrize("time_steps", [1, 4])
+def test_types(module, dtype, time_steps):
+    assert_same(module, *inputs(time_steps, dtype))
 
 
+@pytest.mark.parametrize("module", OURS)
 @pytest.mark.parametrize("name", sorted(cls.__name__ for cls in eager.SURROGATES))
-def test_surrogates(name):
-    assert_same(*inputs(3), surrogate={"type": name})
-    assert_same(*inputs(3), surrogate={"type": name, "alpha": 1.5})
+def test_surrogates(module, name):
+    if not module.supports(build_surrogate({"type": name})):
+        pytest.skip("left to another")
+    assert_same(module, *inputs(3), surrogate={"type": name})
+    assert_same(module, *inputs(3), surrogate={"type": name, "alpha": 1.5})
 
 
 def test_surrogates_that_it_does_not_know_are_refused_beforehand():
     assert not eager.supports(build_surrogate({"type": "S2NN"}))
     smooth = build_surrogate({"type": "Sigmoid", "spiking": False})
     assert not eager.supports(smooth)
+    assert not native.supports(build_surrogate({"type": "S2NN"}))
+    assert not native.supports(smooth)
 
 
+@pytest.mark.parametrize("module", OURS)
 @pytest.mark.parametrize("layout", ["channels_last", "sliced", "expanded", "batch_first"])
-def test_layouts(layout):
+def test_layouts(module, layout):
     x, weight = inputs(4)
     if layout == "channels_last":
         x = x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (4, 3))
@@ -82,14 +101,15 @@ def test_layouts(layout):
     else:
         x = x.transpose(0, 1).contiguous().transpose(0, 1)
     assert not x.is_contiguous()
-    assert_same(x, weight)
+    assert_same(module, x, weight)
 
 
-def test_the_input_is_all_that_is_kept_for_the_backward_pass():
+@pytest.mark.parametrize("module", OURS)
+def test_the_input_is_all_that_is_kept_for_the_backward_pass(module):
     x = inputs(4)[0].requires_grad_()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()), lambda t: t):
-        eager.lif_multi_step(x, **DEFAULT, surrogate=build_surrogate(None))
+        module.lif_multi_step(x, **DEFAULT, surrogate=build_surrogate(None))
     assert kept == [x.data_ptr()]
 
 
@@ -103,16 +123,17 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.parametrize("module", OURS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("time_steps", [1, 3])
 @pytest.mark.parametrize("block", [7, 32768])
-def test_layouts_and_blocks(layout, time_steps, block, monkeypatch):
+def test_layouts_and_blocks(module, layout, time_steps, block, monkeypatch):
     monkeypatch.setattr(eager, "BLOCK", block)
     x, weight = inputs(time_steps)
     x = LAYOUTS[layout](x)
     for w in (weight, LAYOUTS["channels last"](weight)):
         leaf = x.detach().requires_grad_()  # keeps the layout
-        s = eager.lif_multi_step(leaf, **DEFAULT, surrogate=build_surrogate(None))
+        s = module.lif_multi_step(leaf, **DEFAULT, surrogate=build_surrogate(None))
         (grad,) = torch.autograd.grad(s, leaf, w)
         expected_s, expected_grad = run(lif_multi_step, x.contiguous(), w)
         assert torch.equal(s, expected_s)
@@ -121,11 +142,12 @@ def test_layouts_and_blocks(layout, time_steps, block, monkeypatch):
             assert s.stride()[1:] == x.stride()[1:]
 
 
-@pytest.mark.parametrize("shape", [(1,), (3,), (2, 0, 4), (2, 1)])
-def test_odd_shapes(shape):
+@pytest.mark.parametrize("module", OURS)
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 0, 4), (2, 1), (3, 1025), (2, 2, 1000, 3)])
+def test_odd_shapes(module, shape):
     x = 3 * torch.randn(shape)
     p = {**DEFAULT, "surrogate": build_surrogate(None)}
-    assert torch.equal(eager.lif_multi_step(x, **p), lif_multi_step(x, **p))
+    assert torch.equal(module.lif_multi_step(x, **p), lif_multi_step(x, **p))
 
 
 @pytest.mark.parametrize("tau", [2.0, 1.7, 3.0, 1.1, 100.0])
@@ -143,9 +165,62 @@ def test_one_comparison_decides_as_the_reference_does(tau, v_threshold, v_reset,
             at = torch.nextafter(at, torch.tensor(direction))
             near.append(at)
     x = torch.stack(near)[None]
-    fast, slow = eager.lif_multi_step(x, **p), lif_multi_step(x, **p)
-    assert torch.equal(fast, slow)
+    slow = lif_multi_step(x, **p)
     assert 0 < slow.mean() < 1
-    for dtype in (torch.float16, torch.bfloat16):
-        y = torch.linspace(exact - 0.1, exact + 0.1, 999).to(dtype)[None]
-        assert torch.equal(eager.lif_multi_step(y, **p), lif_multi_step(y, **p))
+    modules = [eager, native] if library.is_available() else [eager]
+    for module in modules:
+        assert torch.equal(module.lif_multi_step(x, **p), slow)
+        for dtype in (torch.float16, torch.bfloat16):
+            y = torch.linspace(exact - 0.1, exact + 0.1, 999).to(dtype)[None]
+            assert torch.equal(module.lif_multi_step(y, **p), lif_multi_step(y, **p))
+
+
+@needs_kernels
+@pytest.mark.parametrize("level", range(3))
+def test_every_instruction_set(level):
+    best = library.loaded().mmspike_level()
+    try:
+        if library.loaded().mmspike_set_level(level) != level:
+            pytest.skip(f"the processor has no {library.LEVELS[level]}")
+        for dtype in library.DTYPES:
+            assert_same(native, *inputs(5, dtype))
+    finally:
+        library.loaded().mmspike_set_level(best)
+
+
+def test_backends_give_the_same():
+    x, weight = inputs(4)
+    s, grad = run(lif_multi_step, x, weight)
+    for backend in ("auto", "torch", "eager", "spikingjelly", *["native"] * library.is_available()):
+        leaf = x.clone().requires_grad_()
+        out = LIF(backend=backend)(leaf)
+        out.backward(weight)
+        assert torch.equal(out, s)
+        torch.testing.assert_close(leaf.grad, grad, rtol=1e-5, atol=1e-5)
+
+
+def test_backends_that_cannot_are_refused(monkeypatch):
+    x = inputs(2)[0]
+    with pytest.raises(ValueError, match="backend must be one of"):
+        LIF(backend="numpy")
+    with pytest.raises(RuntimeError, match="'cupy' runs on cuda, the input is on cpu"):
+        LIF(backend="cupy")(x)
+    with pytest.raises(RuntimeError, match="'eager' has no backward pass for S2NN"):
+        LIF(backend="eager", surrogate={"type": "S2NN"})(x)
+    monkeypatch.setattr(native, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="was not compiled"):
+        LIF(backend="native")(x)
+
+
+def test_without_kernels_torch_runs_and_one_warning_says_so(monkeypatch):
+    x = inputs(2)[0]
+    expected = LIF(backend="torch")(x)
+    said = []
+    monkeypatch.setattr(native, "is_available", lambda: False)
+    monkeypatch.setattr(select, "print_log", lambda text, *_, **__: said.append(text))
+    select._warn.cache_clear()
+    for _ in range(3):
+        assert torch.equal(LIF()(x), expected)
+    assert len(said) == 1
+    assert "not compiled" in said[0]
+    select._warn.cache_clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from spikingjelly.activation_based import surrogate as sj_surrogate
@@ -18,6 +18,12 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from mmspike.neurons.functional import lif_charge
+from mmspike.neurons.kernels.common import (
+    LIFParameters,
+    empty_like_steps,
+    is_dense_per_step,
+    rows,
+)
 
 SURROGATES = frozenset(
     getattr(sj_surrogate, name)
@@ -25,19 +31,8 @@ SURROGATES = frozenset(
 )
 """Surrogates with a threshold in the forward pass and a slope that is a function of its input."""
 
-BLOCK = 32768
-"""Elements per thread in a block; torch gives a thread no less."""
-
-
-class LIFParameters(NamedTuple):
-    """What :func:`mmspike.neurons.functional.lif_multi_step` takes beside the input."""
-
-    tau: float
-    v_threshold: float
-    v_reset: float | None
-    decay_input: bool
-    surrogate: sj_surrogate.SurrogateFunctionBase
-    detach_reset: bool
+BLOCK = 65536
+"""Elements of a step, per thread, in a block; torch gives a thread no less than half of that."""
 
 
 def supports(surrogate: object) -> bool:
@@ -61,38 +56,47 @@ def lif_multi_step(x_seq: Tensor, **parameters: Any) -> Tensor:
 class _LIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x_seq: Tensor, p: LIFParameters) -> Tensor:
-        if not _is_dense_per_step(x_seq):
+        if not is_dense_per_step(x_seq):
             x_seq = x_seq.contiguous()
         ctx.save_for_backward(x_seq)
         ctx.p = p
-        s_seq = _empty_like_steps(x_seq)
-        x, s = _rows(x_seq), _rows(s_seq)
+        s_seq = empty_like_steps(x_seq)
+        x, s = rows(x_seq), rows(s_seq)
         limit = smallest_firing_input(p) if len(x) == 1 else None
         if limit is not None and _holds(limit, x.dtype):
             torch.ge(x, limit, out=s)
             return s_seq
         for block in _blocks(x):
-            for _ in _potentials(x[:, block], p, s[:, block]):
-                pass
+            fire(x[:, block], p, s[:, block])
         return s_seq
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_s_seq: Tensor) -> tuple[Tensor, None]:
         (x_seq,), p = ctx.saved_tensors, ctx.p
-        if grad_s_seq.stride()[1:] != x_seq.stride()[1:] or not _is_dense_per_step(grad_s_seq):
-            grad_s_seq = _empty_like_steps(x_seq).copy_(grad_s_seq)
-        grad_x_seq = _empty_like_steps(x_seq)
-        x, grad_s, grad_x = _rows(x_seq), _rows(grad_s_seq), _rows(grad_x_seq)
+        if grad_s_seq.stride()[1:] != x_seq.stride()[1:] or not is_dense_per_step(grad_s_seq):
+            grad_s_seq = empty_like_steps(x_seq).copy_(grad_s_seq)
+        grad_x_seq = empty_like_steps(x_seq)
+        x, grad_s, grad_x = rows(x_seq), rows(grad_s_seq), rows(grad_x_seq)
         for block in _blocks(x):
             _backward_block(x[:, block], grad_s[:, block], grad_x[:, block], p)
         return grad_x_seq, None
+
+
+def fire(x_seq: Tensor, p: LIFParameters, s_seq: Tensor) -> None:
+    """Write the spikes of ``x_seq``, ``[T, N]``, into ``s_seq``."""
+    potentials = _negated_potentials if _is_common(p) else _potentials
+    for _ in potentials(x_seq, p, s_seq):
+        pass
 
 
 def _backward_block(
     x_seq: Tensor, grad_s_seq: Tensor, grad_x_seq: Tensor, p: LIFParameters
 ) -> None:
     """Write the gradient of ``x_seq`` into ``grad_x_seq``; all ``[T, N]``."""
+    if _is_common(p) and (p.detach_reset or len(x_seq) == 1):
+        _backward_block_common(x_seq, grad_s_seq, grad_x_seq, p)
+        return
     keep = 1 - 1 / p.tau  # dh[t] / dv[t - 1]
     gain = 1 / p.tau if p.decay_input else 1.0  # dh[t] / dx[t]
     steps = list(_potentials(x_seq, p))
@@ -102,14 +106,14 @@ def _backward_block(
         grad_s = grad_s_seq[t].to(h.dtype)
         if grad_v is not None and not p.detach_reset:
             grad_s = grad_s - grad_v * (p.v_threshold if p.v_reset is None else h - p.v_reset)
-        grad_h, factor = _slope(grad_s, h, p)
+        grad_h = p.surrogate.backward(grad_s, h - p.v_threshold, **p.surrogate._sg_params)
         if grad_v is not None:
             if p.v_reset is not None:
                 grad_v = grad_v.addcmul_(grad_v, fired, value=-1)
-            grad_h, factor = torch.add(grad_v, grad_h, alpha=factor, out=grad_h), 1.0
-        torch.mul(grad_h, factor * gain, out=grad_x_seq[t])
+            grad_h = grad_h.add_(grad_v)
+        torch.mul(grad_h, gain, out=grad_x_seq[t])
         if t:
-            grad_v = grad_h.mul_(factor * keep)
+            grad_v = grad_h.mul_(keep)
 
 
 def _potentials(
@@ -122,7 +126,7 @@ def _potentials(
     half = x_seq.dtype in (torch.float16, torch.bfloat16)
     v = None
     for t, x in enumerate(x_seq.unbind()):
-        h = _charge(x.float() if half else x, v, p)
+        h = lif_charge(x.float() if half else x, v, p.tau, p.v_reset, p.decay_input)
         last, fired = t + 1 == len(x_seq), None
         if s_seq is not None:
             fired = torch.ge(h, p.v_threshold, out=s_seq[t])
@@ -135,14 +139,6 @@ def _potentials(
             v = _reset(h, fired, p)
 
 
-def _charge(x: Tensor, v: Tensor | None, p: LIFParameters) -> Tensor:
-    """As ``lif_charge``, in fewer passes where that gives the same numbers."""
-    exact = p.decay_input and math.frexp(p.tau)[0] == 0.5  # a power of two: no rounding
-    if not exact or p.v_reset:
-        return lif_charge(x, v, p.tau, p.v_reset, p.decay_input)
-    return x * (1 / p.tau) if v is None else torch.add(v, x - v, alpha=1 / p.tau)
-
-
 def _reset(h: Tensor, fired: Tensor, p: LIFParameters) -> Tensor:
     """As ``lif_reset``: the products with 0 and 1 do not round."""
     if p.v_reset is None:
@@ -151,14 +147,48 @@ def _reset(h: Tensor, fired: Tensor, p: LIFParameters) -> Tensor:
     return v.add_(fired, alpha=p.v_reset) if p.v_reset else v
 
 
-def _slope(grad_s: Tensor, h: Tensor, p: LIFParameters) -> tuple[Tensor, float]:
-    """``grad_s`` times the surrogate's slope at ``h``, as a new tensor and a factor to it."""
-    params = p.surrogate._sg_params
-    if type(p.surrogate) is sj_surrogate.Sigmoid:  # one pass where spikingjelly takes five
-        alpha = params["alpha"]
-        y = torch.add(h.new_tensor(-alpha * p.v_threshold), h, alpha=alpha).sigmoid_()
-        return torch.ops.aten.sigmoid_backward(grad_s, y), alpha
-    return p.surrogate.backward(grad_s, h - p.v_threshold, **params), 1.0
+# The published neuron in fewer passes. Potentials are negated: what is kept of them (and of their
+# gradients) then lies above a threshold, for which torch has an operation.
+
+
+def _is_common(p: LIFParameters) -> bool:
+    """Whether the neuron decays its input by a power of two (exact), and is reset to 0."""
+    exact = p.decay_input and math.frexp(p.tau)[0] == 0.5
+    return exact and p.v_reset == 0.0 and type(p.surrogate) is sj_surrogate.Sigmoid
+
+
+def _negated_potentials(
+    x_seq: Tensor, p: LIFParameters, s_seq: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Charged potentials times -1, rounded as the reference; spikes go into ``s_seq`` if given."""
+    half = x_seq.dtype in (torch.float16, torch.bfloat16)
+    v = None
+    for t, x in enumerate(x_seq.unbind()):
+        x = x.float() if half else x
+        h = x * (-1 / p.tau) if v is None else torch.add(v, x + v, alpha=-1 / p.tau)
+        if s_seq is not None:
+            torch.le(h, -p.v_threshold, out=s_seq[t])
+        yield h
+        if t + 1 < len(x_seq):
+            v = torch.threshold(h, -p.v_threshold, 0.0)
+
+
+def _backward_block_common(
+    x_seq: Tensor, grad_s_seq: Tensor, grad_x_seq: Tensor, p: LIFParameters
+) -> None:
+    alpha = p.surrogate._sg_params["alpha"]
+    steps = list(_negated_potentials(x_seq, p))
+    centre = steps[0].new_tensor(-alpha * p.v_threshold)
+    grad_h = None  # divided by alpha
+    for t in reversed(range(len(steps))):
+        h = steps.pop()
+        y = torch.add(centre, h, alpha=-alpha).sigmoid_()
+        slope = torch.ops.aten.sigmoid_backward(grad_s_seq[t].to(h.dtype), y)
+        if grad_h is not None:
+            kept = torch.ops.aten.threshold_backward(grad_h, h, -p.v_threshold)
+            slope.add_(kept, alpha=1 - 1 / p.tau)
+        grad_h = slope
+        torch.mul(grad_h, alpha / p.tau, out=grad_x_seq[t])
 
 
 def smallest_firing_input(p: LIFParameters) -> float | None:
@@ -195,34 +225,6 @@ def _holds(number: float, dtype: torch.dtype) -> bool:
     if dtype == torch.float64:
         return False
     return torch.tensor(number, dtype=dtype).item() == number
-
-
-def _is_dense_per_step(x_seq: Tensor) -> bool:
-    """Whether the elements of every step lie side by side in memory, in whatever order."""
-    if x_seq.numel() == 0 or x_seq.dim() < 2:
-        return x_seq.is_contiguous()
-    expected = 1
-    sizes = zip(x_seq.stride()[1:], x_seq.shape[1:], strict=True)
-    for stride, size in sorted((s, n) for s, n in sizes if n != 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return True
-
-
-def _empty_like_steps(x_seq: Tensor) -> Tensor:
-    """An empty tensor whose steps are laid out as those of ``x_seq``, one behind the other."""
-    if x_seq.dim() < 2:
-        return torch.empty_like(x_seq)
-    strides = (x_seq[0].numel(), *x_seq.stride()[1:])
-    return x_seq.new_empty(x_seq.numel()).as_strided(x_seq.shape, strides)
-
-
-def _rows(x_seq: Tensor) -> Tensor:
-    """A dense ``x_seq`` as ``[T, N]``, in the order of memory."""
-    if x_seq.dim() < 2 or x_seq.numel() == 0:
-        return x_seq.reshape(x_seq.size(0), -1)
-    return x_seq.as_strided((x_seq.size(0), x_seq[0].numel()), (x_seq.stride(0), 1))
 
 
 def _blocks(x: Tensor) -> Iterator[slice]:

@@ -1,0 +1,100 @@
+"""Loads the compiled kernels."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+"""Numbers that the kernels know types of elements by."""
+
+LEVELS = ("generic", "avx2", "avx512")
+"""Instruction sets that the kernels are compiled for, by their number."""
+
+
+class LIFStruct(ctypes.Structure):
+    """``struct LIF`` of native.cpp."""
+
+    _fields_: ClassVar = [
+        *((name, ctypes.c_double) for name in ("tau", "threshold", "rest", "alpha")),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("soft_reset", "decay_input", "detach_reset", "surrogate")
+        ),
+    ]
+
+
+class NormStruct(ctypes.Structure):
+    """``struct Norm`` of native.cpp."""
+
+    _fields_: ClassVar = [
+        *((name, ctypes.c_void_p) for name in ("scale", "shift", "mean")),
+        ("channels", ctypes.c_int64),
+    ]
+
+
+class ConvStruct(ctypes.Structure):
+    """``struct Conv`` of native.cpp."""
+
+    _fields_: ClassVar = [
+        (name, ctypes.c_int64)
+        for name in (
+            *("images", "height", "width", "channels"),
+            *("out_height", "out_width", "out_channels"),
+            *("kernel_height", "kernel_width", "stride_height", "stride_width"),
+            *("pad_height", "pad_width"),
+        )
+    ]
+
+
+@lru_cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, or ``None`` where they were not compiled."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_kernels{suffix}")
+        if path.is_file():
+            lib = ctypes.CDLL(str(path))  # torch, imported above, has loaded its OpenMP by now
+            lib.mmspike_lif_forward.restype = ctypes.c_int64
+            lib.mmspike_packed_size.restype = ctypes.c_int64
+            return lib
+    return None
+
+
+def is_available() -> bool:
+    """Whether the kernels were compiled."""
+    return library() is not None
+
+
+def level() -> str:
+    """The instruction set in use.
+
+    Raises:
+        RuntimeError: If the kernels were not compiled.
+    """
+    return LEVELS[loaded().mmspike_level()]
+
+
+def loaded() -> ctypes.CDLL:
+    """The compiled kernels.
+
+    Raises:
+        RuntimeError: If they were not compiled.
+    """
+    lib = library()
+    if lib is None:
+        raise RuntimeError(
+            "mmspike's kernels for the CPU are not compiled: install a C++ compiler (gcc), then "
+            "mmspike again (pip install --no-build-isolation -e .)"
+        )
+    return lib
+
+
+def pointer(x: Tensor | None) -> ctypes.c_void_p:
+    """Where a tensor's elements begin; null for ``None``."""
+    return ctypes.c_void_p(None if x is None else x.data_ptr())

@@ -1,0 +1,162 @@
+// Kernels for the CPU: the LIF neuron, and convolutions that add up weights where there are spikes.
+//
+// Plain C functions over pointers, called through ctypes (library.py). kernels.h is compiled once per
+// instruction set, and the best one that the processor has is taken when the library is loaded.
+// Threads are OpenMP's, which torch has loaded by then.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#include <omp.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+struct LIF {  // see mmspike/neurons/functional.py
+    double tau, threshold, rest, alpha;
+    int32_t soft_reset, decay_input, detach_reset, surrogate;
+};
+
+struct Norm {  // a batch norm in front of the neuron: scale y + shift, channels last in memory
+    const float *scale, *shift, *mean;
+    int64_t channels;
+};
+
+struct Conv {  // pixels of the input are [images, height, width], channels lie last in memory
+    int64_t images, height, width, channels;
+    int64_t out_height, out_width, out_channels;
+    int64_t kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
+};
+
+struct Table {  // for every byte, the places of its bits
+    uint16_t places[256][8];
+    Table() {
+        for (int byte = 0; byte < 256; byte++) {
+            int n = 0;
+            for (int i = 0; i < 8; i++) places[byte][i] = 0;
+            for (int i = 0; i < 8; i++)
+                if (byte >> i & 1) places[byte][n++] = uint16_t(i);
+        }
+    }
+};
+static const Table table;
+
+#define ISA generic
+#include "kernels.h"
+#undef ISA
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define HAS_X86 1
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,bmi,bmi2,popcnt")
+#define ISA avx2
+#include "kernels.h"
+#undef ISA
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi,bmi2,popcnt")
+#define ISA avx512
+#include "kernels.h"
+#undef ISA
+#pragma GCC pop_options
+#endif
+
+// 0: any processor, 1: AVX2, 2: AVX-512
+static int best_level() {
+#ifdef HAS_X86
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("bmi2"))
+        return 1;
+#endif
+    return 0;
+}
+
+static int level = best_level();
+
+#ifdef HAS_X86
+#define DISPATCH(call)                    \
+    if (level == 2) return avx512::call;  \
+    if (level == 1) return avx2::call;    \
+    return generic::call;
+#else
+#define DISPATCH(call) return generic::call;
+#endif
+
+extern "C" {
+
+int mmspike_level() { return level; }
+
+// For tests: another instruction set. Returns the one that was taken.
+int mmspike_set_level(int wanted) { return level = std::min(std::max(wanted, 0), best_level()); }
+
+// Spikes of x, [steps, n], steps x_stride elements apart. dtype: 0 float32, 1 float64, 2 bfloat16,
+// 3 float16. Writes spikes in that type, or (bits) a bit each, of which the first is the lowest of the
+// first byte, and n is a multiple of 8. norm may be null; with one, x is what it reads, in float32.
+// Returns the number of spikes where bits are written.
+int64_t mmspike_lif_forward(int dtype, const void* x, void* spikes, int bits, int64_t steps, int64_t n,
+                            int64_t x_stride, const Norm* norm, const LIF* p, int threads) {
+    DISPATCH(lif_forward(dtype, x, spikes, bits, steps, n, x_stride, norm, *p, threads))
+}
+
+// The gradient of what the neuron reads. With a norm, adds that gradient's sums over pixels to
+// sums[channels], and those of its product with (x - mean) to the next as many.
+void mmspike_lif_backward(int dtype, const void* x, const void* grad_spikes, void* grad_x,
+                          int64_t steps, int64_t n, int64_t x_stride, int64_t grad_stride,
+                          const Norm* norm, double* sums, const LIF* p, int threads) {
+    DISPATCH(lif_backward(dtype, x, grad_spikes, grad_x, steps, n, x_stride, grad_stride, norm, sums, *p,
+                          threads))
+}
+
+// g = a g + b (y - mean) + c in place, with a, b, c and mean for every channel.
+void mmspike_norm_backward(float* g, const float* y, const float* mean, const float* a, const float* b,
+                           const float* c, int64_t n, int64_t channels, int threads) {
+    DISPATCH(norm_backward(g, y, mean, a, b, c, n, channels, threads))
+}
+
+// A float 0 or 1 for each of n bits.
+void mmspike_unpack(const uint8_t* bits, float* spikes, int64_t n, int threads) {
+    DISPATCH(unpack(bits, spikes, n, threads))
+}
+
+// Floats that the packed weights of a convolution take.
+int64_t mmspike_packed_size(const Conv* c) { DISPATCH(packed_size(*c)) }
+
+// Weights [out, in, kernel height, kernel width] with these strides, laid out for the convolution.
+void mmspike_pack_weight(const float* weight, const int64_t* strides, float* packed, const Conv* c,
+                         int threads) {
+    DISPATCH(pack_weight(weight, strides, packed, *c, threads))
+}
+
+// Convolve bits [images, height, width, channels] and add bias [out] and base, shaped like the output;
+// either may be null.
+void mmspike_conv_forward(const uint8_t* bits, const float* packed, const float* bias, const float* base,
+                          float* out, const Conv* c, int threads) {
+    DISPATCH(conv_forward(bits, packed, bias, base, out, *c, threads))
+}
+
+// The gradient of the weights [out, in, kernel height, kernel width], contiguous; stride 1.
+void mmspike_conv_grad_weight(const uint8_t* bits, const float* grad_out, float* grad_weight,
+                              const Conv* c, int threads) {
+    DISPATCH(conv_grad_weight(bits, grad_out, grad_weight, *c, threads))
+}
+
+// Depthwise convolution of bits, 3 x 3 or 7 x 7 at stride 1.
+// Weights are [kernel height, kernel width, channels].
+void mmspike_depthwise_forward(const uint8_t* bits, const float* weight, float* out,
+                               const Conv* c, int threads) {
+    DISPATCH(depthwise_forward(bits, weight, out, *c, threads))
+}
+
+void mmspike_depthwise_grad_weight(const uint8_t* bits, const float* grad_out,
+                                   float* grad_weight, const Conv* c, int threads) {
+    DISPATCH(depthwise_grad_weight(bits, grad_out, grad_weight, *c, threads))
+}
+}

@@ -1,0 +1,48 @@
+"""What the implementations share: the parameters, and sequences as rows of memory."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from spikingjelly.activation_based import surrogate as sj_surrogate
+from torch import Tensor
+
+
+class LIFParameters(NamedTuple):
+    """What :func:`mmspike.neurons.functional.lif_multi_step` takes beside the input."""
+
+    tau: float
+    v_threshold: float
+    v_reset: float | None
+    decay_input: bool
+    surrogate: sj_surrogate.SurrogateFunctionBase
+    detach_reset: bool
+
+
+def is_dense_per_step(x_seq: Tensor) -> bool:
+    """Whether the elements of every step lie side by side in memory, in whatever order."""
+    if x_seq.numel() == 0 or x_seq.dim() < 2:
+        return x_seq.is_contiguous()
+    expected = 1
+    sizes = zip(x_seq.stride()[1:], x_seq.shape[1:], strict=True)
+    for stride, size in sorted((s, n) for s, n in sizes if n != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def empty_like_steps(x_seq: Tensor) -> Tensor:
+    """An empty tensor whose steps are laid out as those of ``x_seq``, one behind the other."""
+    if x_seq.dim() < 2:
+        return torch.empty_like(x_seq)
+    strides = (x_seq[0].numel(), *x_seq.stride()[1:])
+    return x_seq.new_empty(x_seq.numel()).as_strided(x_seq.shape, strides)
+
+
+def rows(x_seq: Tensor) -> Tensor:
+    """A dense ``x_seq`` as ``[T, N]``, in the order of memory."""
+    if x_seq.dim() < 2 or x_seq.numel() == 0:
+        return x_seq.reshape(x_seq.size(0), -1)
+    return x_seq.as_strided((x_seq.size(0), x_seq[0].numel()), (x_seq.stride(0), 1))
