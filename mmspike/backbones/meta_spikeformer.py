@@ -20,7 +20,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.checkpoint import checkpointed
-from mmspike.layers.conv import SpikeLayer, build_norm, spike_conv, spread_thresholds
+from mmspike.layers.conv import (
+    SeparableConv,
+    SpikeChain,
+    SpikeLayer,
+    build_norm,
+    spike_conv,
+    spread_thresholds,
+)
 from mmspike.layers.drop import DropPath
 from mmspike.layers.memory import in_fastest_format
 from mmspike.layers.time import mean_over_time, repeat_over_time
@@ -42,24 +49,22 @@ DEPTHS = (1, 1, 2, 6, 2)
 """Blocks in the stem and the four stages; convolutional in the first three, attention after."""
 
 
-class SepConv(nn.Sequential):
+class SepConv(SpikeChain):
     """Inverted separable convolution: 1x1 to twice the channels, depthwise 7x7, 1x1 back."""
 
     def __init__(
         self, channels: int, norm_cfg: dict[str, Any], neuron_cfg: dict[str, Any] | None
     ) -> None:
         wide = 2 * channels
-        depthwise = nn.Conv2d(wide, wide, 7, padding=3, groups=wide, bias=False)
-        pointwise = nn.Conv2d(wide, channels, 1, bias=False)
         super().__init__(
             spike_conv(channels, wide, 1, norm_cfg=norm_cfg, neuron_cfg=neuron_cfg, lively=True),
             SpikeLayer(
-                nn.Sequential(depthwise, pointwise), build_norm(norm_cfg, channels), neuron_cfg
+                SeparableConv(wide, channels, 7), build_norm(norm_cfg, channels), neuron_cfg
             ),
         )
 
 
-class ChannelMLP(nn.Sequential):
+class ChannelMLP(SpikeChain):
     """Two spiking convolutions with four times the channels between them.
 
     Args:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from mmspike.layers.conv import ConvShape, RepConv
+from mmspike.layers.event_driven import PackedSpikes, convolve
 
 
 def fold_norm(layer: nn.Module, norm: nn.Module) -> nn.Module:
@@ -62,6 +63,15 @@ class FoldedRepConv(nn.Sequential):
             for conv, weight in zip(self, (first, depthwise, last), strict=True):
                 conv.weight.copy_(weight)
             self[2].bias.copy_(bias)
+
+    @property
+    def reader(self) -> nn.Module:
+        """The layer that reads the spikes."""
+        return self[0]
+
+    def forward(self, x: Tensor | PackedSpikes) -> Tensor:
+        """Map spikes ``[N, C, H, W]`` to ``[N, C', H, W]``."""
+        return self[2](self[1](convolve(self[0], x)))
 
     def as_convolution(self) -> ConvShape:
         """The one 3x3 convolution that it is, for counters."""

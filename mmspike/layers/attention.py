@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mmspike.layers.conv import LIVELY_RATE, RepConv, build_norm, make_lively
-from mmspike.layers.memory import spikes_saved_as_bytes
+from mmspike.layers.event_driven import PackedSpikes, convolve
+from mmspike.layers.firing import fire, norm_and_fire
+from mmspike.layers.memory import saving
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
 
@@ -107,22 +109,29 @@ class SpikeDrivenSelfAttention(nn.Module):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
-        s = self.neuron(x_seq)
-        with spikes_saved_as_bytes(s, getattr(self.neuron, "spike_levels", 256)):
+        convs = (
+            (self.q_conv, self.k_conv, self.v_conv) if self.qkv_conv is None else (self.qkv_conv,)
+        )
+        s = fire(self.neuron, x_seq, *convs)
+        with saving(s, self.neuron):
             q, k, v = (self.split_heads(y) for y in self.project(s))
-        out = linear_attention(q, k, v, self.scale)
-        s = self.attn_neuron(out.flatten(2, 3).unflatten(3, x_seq.shape[-2:]))
-        with spikes_saved_as_bytes(s, getattr(self.attn_neuron, "spike_levels", 256)):
-            return per_step(lambda s: self.proj_norm(self.proj_conv(s)), s)
+        out = linear_attention(q, k, v, self.scale).flatten(2, 3).unflatten(3, x_seq.shape[-2:])
+        s = fire(self.attn_neuron, out, self.proj_conv)
+        with saving(s, self.attn_neuron):
+            return per_step(lambda s: self.proj_norm(convolve(self.proj_conv, s)), s)
 
-    def project(self, s: Tensor) -> Sequence[Tensor]:
+    def project(self, s: Tensor | PackedSpikes) -> Sequence[Tensor]:
         """Compute the spikes q, k and v, each ``[T, B, C, H, W]``, from spikes of that shape."""
         if self.qkv_conv is not None:
-            return self.q_neuron(per_step(self.qkv_conv, s)).chunk(3, dim=2)
-        q = self.q_neuron(per_step(lambda s: self.q_norm(self.q_conv(s)), s))
-        k = self.k_neuron(per_step(lambda s: self.k_norm(self.k_conv(s)), s))
-        v = self.v_neuron(per_step(lambda s: self.v_norm(self.v_conv(s)), s))
-        return q, k, v
+            return self.q_neuron(per_step(lambda s: convolve(self.qkv_conv, s), s)).chunk(3, dim=2)
+        return tuple(
+            norm_and_fire(norm, neuron, per_step(lambda s, conv=conv: convolve(conv, s), s))
+            for conv, norm, neuron in (
+                (self.q_conv, self.q_norm, self.q_neuron),
+                (self.k_conv, self.k_norm, self.k_neuron),
+                (self.v_conv, self.v_norm, self.v_neuron),
+            )
+        )
 
     def split_heads(self, x_seq: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` to ``[T, B, heads, C / heads, H * W]``."""

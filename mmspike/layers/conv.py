@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -12,7 +11,9 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmspike.layers.memory import format_of, spikes_saved_as_bytes
+from mmspike.layers.event_driven import PackedSpikes, convolve, is_watched
+from mmspike.layers.firing import fire, norm_and_fire
+from mmspike.layers.memory import format_of, saving
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
 
@@ -109,13 +110,13 @@ class SpikeLayer(nn.Module):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""
-        spikes = self.neuron(x_seq)
-        with self._saving(spikes):
-            return per_step(lambda s: self.norm(self.layer(s)), spikes)
+        spikes = fire(self.neuron, x_seq, self.layer)
+        return per_step(self.norm, self.weigh(spikes))
 
-    def _saving(self, spikes: Tensor) -> AbstractContextManager:
-        levels = getattr(self.neuron, "spike_levels", None)
-        return nullcontext() if levels is None else spikes_saved_as_bytes(spikes, levels)
+    def weigh(self, spikes: Tensor | PackedSpikes) -> Tensor:
+        """What stands between neuron and norm: map ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""
+        with saving(spikes, self.neuron):
+            return per_step(lambda s: convolve(self.layer, s), spikes)
 
     def forward_levels(self, x_seqs: Sequence[Tensor]) -> list[Tensor]:
         """Map the levels of a pyramid with shared weights and shared normalisation.
@@ -131,11 +132,44 @@ class SpikeLayer(nn.Module):
         """
         if not (self.norm.training and isinstance(self.norm, _BatchNorm)):
             return [self(x) for x in x_seqs]
-        ys = [per_step(self.layer, self.neuron(x)) for x in x_seqs]
+        ys = [self.weigh(fire(self.neuron, x, self.layer)) for x in x_seqs]
         flat = torch.cat([y.flatten(3) for y in ys], dim=-1)  # [T, B, C', pixels of all levels]
         flat = per_step(lambda y: self.norm(y.unsqueeze(-1)).squeeze(-1), flat)
         parts = flat.split([y.shape[-2:].numel() for y in ys], dim=-1)
         return [part.unflatten(-1, y.shape[-2:]) for part, y in zip(parts, ys, strict=True)]
+
+
+class SpikeChain(nn.Sequential):
+    """Spiking layers one behind the other; the norm of each goes with the neuron of the next."""
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        """Map ``[T, B, C, H, W]`` to ``[T, B, C', H', W']``."""
+        return run_chain(self, x_seq)
+
+
+def run_chain(layers: Iterable[SpikeLayer], x_seq: Tensor) -> Tensor:
+    """Run spiking layers one behind the other.
+
+    Args:
+        layers: The layers.
+        x_seq: Membrane potentials, ``[T, B, C, H, W]``.
+
+    Returns:
+        Membrane potentials, ``[T, B, C', H', W']``.
+    """
+    layers = list(layers)
+    if any(map(is_watched, layers)):  # hooks want to see them called
+        for layer in layers:
+            x_seq = layer(x_seq)
+        return x_seq
+    norm: nn.Module | None = None
+    for layer in layers:
+        if norm is None:
+            spikes = fire(layer.neuron, x_seq, layer.layer)
+        else:
+            spikes = norm_and_fire(norm, layer.neuron, x_seq, layer.layer)
+        x_seq, norm = layer.weigh(spikes), layer.norm
+    return x_seq if norm is None else per_step(norm, x_seq)
 
 
 def spike_conv(
@@ -154,6 +188,34 @@ def spike_conv(
         in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias
     )
     return SpikeLayer(conv, build_norm(norm_cfg, out_channels), neuron_cfg, lively)
+
+
+class SeparableConv(nn.Sequential):
+    """Depthwise convolution, padded by half its kernel, and 1x1 convolution; no biases.
+
+    Args:
+        in_channels: Channels of the depthwise convolution.
+        out_channels: Output channels.
+        kernel_size: Of the depthwise convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        pad = kernel_size // 2
+        super().__init__(
+            nn.Conv2d(
+                in_channels, in_channels, kernel_size, padding=pad, groups=in_channels, bias=False
+            ),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        )
+
+    @property
+    def reader(self) -> nn.Module:
+        """The layer that reads the spikes."""
+        return self[0]
+
+    def forward(self, x: Tensor | PackedSpikes) -> Tensor:
+        """Map spikes ``[N, C, H, W]`` to ``[N, C', H, W]``."""
+        return self[1](convolve(self[0], x))
 
 
 class RepConv(nn.Module):
@@ -193,9 +255,14 @@ class RepConv(nn.Module):
         value = -norm.running_mean * torch.rsqrt(norm.running_var + norm.eps)
         return value * norm.weight + norm.bias if norm.affine else value
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[N, C, H, W]`` to ``[N, C, H, W]``."""
-        x = self.norm1(self.conv1(x))
+    @property
+    def reader(self) -> nn.Module:
+        """The layer that reads the spikes."""
+        return self.conv1
+
+    def forward(self, x: Tensor | PackedSpikes) -> Tensor:
+        """Map spikes ``[N, C, H, W]`` to ``[N, C, H, W]``."""
+        x = self.norm1(convolve(self.conv1, x))
         n, c, h, w = x.shape
         border = self.border_value().to(x.dtype).view(1, c, 1, 1)
         padded = torch.empty_like(border.expand(n, c, h + 2, w + 2), memory_format=format_of(x))

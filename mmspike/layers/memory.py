@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def in_fastest_format(img: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def spikes_saved_as_bytes(spikes: Tensor, levels: int) -> Iterator[None]:
         spikes: What a neuron gave.
         levels: Its largest value; above 255, nothing is changed.
     """
-    if not torch.is_grad_enabled() or levels > 255 or torch.compiler.is_compiling() or _others():
+    if not torch.is_grad_enabled() or levels > 255 or _others():
         yield
         return
     memory, numel, dtype = spikes.data_ptr(), spikes.numel(), spikes.dtype
@@ -56,6 +56,14 @@ def spikes_saved_as_bytes(spikes: Tensor, levels: int) -> Iterator[None]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         yield
+
+
+def saving(spikes: object, neuron: nn.Module) -> AbstractContextManager:
+    """Let what runs inside keep a neuron's spikes as bytes, if they are not bits already."""
+    levels = getattr(neuron, "spike_levels", None)
+    if levels is None or not isinstance(spikes, Tensor) or torch.compiler.is_compiling():
+        return nullcontext()
+    return spikes_saved_as_bytes(spikes, levels)
 
 
 def _others() -> bool:

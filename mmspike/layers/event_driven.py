@@ -1,0 +1,192 @@
+"""Convolutions on the CPU whose work grows with the number of spikes.
+
+Neurons write spikes as bits (``firing.py``), and the layers that read them add up rows of weights
+where there are any (``mmspike/native``). The results are those of the plain layers but for the
+order of the sums; bits are all that is kept of the spikes for the backward pass.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from mmspike.native import conv as kernels
+from mmspike.native.library import ConvStruct
+
+DENSE_RATE = 0.35
+"""Firing rate above which a dense convolution over all inputs is faster."""
+
+
+class PackedSpikes(NamedTuple):
+    """Spikes ``[T, B, C, H, W]`` as bits in channels-last order; :func:`convolve` reads them.
+
+    Attributes:
+        carrier: A tensor of the spikes' shape without memory of its own, through which autograd
+            passes the spikes' gradient on.
+        bits: Bytes of eight spikes each.
+        count: Number of spikes.
+    """
+
+    carrier: Tensor
+    bits: Tensor
+    count: int
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the spikes."""
+        return self.carrier.shape
+
+    def flatten(self, start: int, end: int) -> PackedSpikes:
+        """Merge leading axes, as ``Tensor.flatten``."""
+        return self._replace(carrier=self.carrier.flatten(start, end))
+
+    def unpack(self) -> Tensor:
+        """The spikes as floats, in channels-last memory; outside the graph."""
+        n, c, h, w = self.carrier.flatten(0, -4).shape
+        spikes = self.carrier.new_empty(n, h, w, c)
+        return kernels.unpack(self.bits, spikes).permute(0, 3, 1, 2).view(self.shape)
+
+
+def convolve(conv: nn.Module, spikes: Tensor | PackedSpikes) -> Tensor:
+    """Run a convolution on spikes.
+
+    Args:
+        conv: The convolution, or a module whose first layer (``reader``) is one.
+        spikes: ``[N, C, H, W]``, bits or not.
+
+    Returns:
+        ``[N, C', H', W']``.
+    """
+    if not isinstance(spikes, PackedSpikes) or hasattr(conv, "reader"):
+        return conv(spikes)
+    geometry = kernels.geometry(spikes.shape, conv.weight.shape, conv.stride, conv.padding)
+    if conv.groups > 1:
+        return _Depthwise.apply(spikes.carrier, conv.weight, spikes.bits, geometry)
+    dense = spikes.count > DENSE_RATE * spikes.shape.numel()
+    if hasattr(conv, "packed_rows") and not torch.is_grad_enabled():
+        if dense:
+            return conv(spikes.unpack())
+        return kernels.forward(spikes.bits, conv.packed_rows(), conv.bias, None, geometry)
+    return _Convolve.apply(spikes.carrier, conv.weight, conv.bias, spikes, geometry, dense)
+
+
+def is_depthwise(conv: nn.Module) -> bool:
+    """Whether the kernels know this depthwise convolution."""
+    return (
+        conv.groups == conv.in_channels == conv.out_channels
+        and tuple(conv.weight.shape[2:]) in ((3, 3), (7, 7))
+        and set(conv.stride) == {1}
+        and set(conv.dilation) == {1}
+        and not isinstance(conv.padding, str)
+        and getattr(conv, "padding_mode", "zeros") == "zeros"
+        and conv.bias is None
+        and conv.weight.dtype == torch.float32
+    )
+
+
+def runs_plainly(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a tensor on the CPU is computed with as it is: no autocast, no mode, no tracing."""
+    return (
+        type(x) is Tensor
+        and x.device.type == "cpu"
+        and x.dtype == dtype
+        and x.numel() > 0
+        and _get_current_dispatch_mode() is None
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
+    )
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether hooks want to see what goes in or comes out."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or nn.modules.module._has_any_global_hook()
+    )
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, carrier: Tensor, weight: Tensor, bits: Tensor, geometry: ConvStruct
+    ) -> Tensor:
+        ctx.save_for_backward(bits, weight)
+        ctx.geometry = geometry
+        return kernels.depthwise(bits, weight, geometry)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_out: Tensor) -> tuple:
+        (bits, weight), g = ctx.saved_tensors, ctx.geometry
+        grad_out = grad_out.contiguous(memory_format=torch.channels_last)
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _grad_input(grad_out, weight, g, groups=weight.size(0))
+        if ctx.needs_input_grad[1]:
+            grad_weight = kernels.depthwise_grad_weight(bits, grad_out, g)
+        return grad_x, grad_weight, None, None
+
+
+class _Convolve(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        carrier: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        spikes: PackedSpikes,
+        geometry: ConvStruct,
+        dense: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(spikes.bits, weight)
+        ctx.geometry = geometry
+        if dense:
+            return F.conv2d(spikes.unpack(), weight, bias, *_steps_of(geometry))
+        packed = kernels.pack_weight(weight)
+        return kernels.forward(spikes.bits, packed, bias, None, geometry)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_out: Tensor) -> tuple:
+        (bits, weight), g = ctx.saved_tensors, ctx.geometry
+        grad_out = grad_out.contiguous(memory_format=torch.channels_last)
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _grad_input(grad_out, weight, g)
+        if ctx.needs_input_grad[1] and (g.stride_height, g.stride_width) == (1, 1):
+            grad_weight = kernels.grad_weight(bits, grad_out, g)
+        elif ctx.needs_input_grad[1]:
+            spikes = kernels.unpack(
+                bits, grad_out.new_empty(g.images, g.height, g.width, g.channels)
+            )
+            grad_weight = _grads(grad_out, spikes.permute(0, 3, 1, 2), weight, g, 1, 1)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad_out.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias, None, None, None
+
+
+def _grad_input(grad_out: Tensor, weight: Tensor, g: ConvStruct, groups: int = 1) -> Tensor:
+    x = grad_out.new_empty(g.images, g.height, g.width, g.channels)  # for its shape alone
+    return _grads(grad_out, x.permute(0, 3, 1, 2), weight, g, groups, 0)
+
+
+def _grads(
+    grad_out: Tensor, x: Tensor, weight: Tensor, g: ConvStruct, groups: int, which: int
+) -> Tensor:
+    mask = [which == i for i in range(3)]
+    stride, padding = _steps_of(g)
+    return torch.ops.aten.convolution_backward(
+        grad_out, x, weight, None, stride, padding, (1, 1), False, (0, 0), groups, mask
+    )[which]
+
+
+def _steps_of(g: ConvStruct) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (g.stride_height, g.stride_width), (g.pad_height, g.pad_width)

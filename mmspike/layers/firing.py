@@ -1,0 +1,200 @@
+"""Neurons in front of layers: as bits where the kernels can, with the norm in front of them fused.
+
+On a CPU with the compiled kernels, a neuron's spikes are written as bits for the convolutions that
+read them (``event_driven.py``), and a batch norm and the neuron behind it are one pass over memory
+that keeps the norm's input alone. Whatever the kernels do not know (other neurons, norms, types and
+devices, hooks that want to see what passes) takes the plain way: norm, neuron, layer, one by one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from mmspike.layers.event_driven import PackedSpikes, is_depthwise, is_watched, runs_plainly
+from mmspike.layers.time import per_step
+from mmspike.neurons import LIF
+from mmspike.neurons.kernels import native
+from mmspike.neurons.kernels.common import LIFParameters, empty_like_steps, rows
+
+
+def fire(neuron: nn.Module, x_seq: Tensor, *readers: nn.Module) -> Tensor | PackedSpikes:
+    """Turn membrane potentials into spikes: as bits, if the kernels know neuron and readers.
+
+    Args:
+        neuron: The neuron.
+        x_seq: Membrane potentials, ``[T, B, C, H, W]``.
+        *readers: The layers that read the spikes, through ``event_driven.convolve``.
+
+    Returns:
+        Spikes of the same shape.
+    """
+    if not (_can_fire(neuron, x_seq) and _can_pack(x_seq, readers)):
+        return neuron(x_seq)
+    carrier, bits, count = _Fire.apply(_channels_last(x_seq), neuron.dynamics())
+    return PackedSpikes(carrier, bits, count)
+
+
+def norm_and_fire(
+    norm: nn.Module, neuron: nn.Module, y_seq: Tensor, *readers: nn.Module
+) -> Tensor | PackedSpikes:
+    """Normalise, and turn the result into spikes: ``fire(neuron, norm(y_seq), *readers)``.
+
+    Args:
+        norm: The norm, over ``[N, C, H, W]``.
+        neuron: The neuron.
+        y_seq: ``[T, B, C, H, W]``.
+        *readers: The layers that read the spikes; none where something else does.
+
+    Returns:
+        Spikes of the same shape.
+    """
+    if not (_can_normalise(norm) and _can_fire(neuron, y_seq)):
+        return fire(neuron, per_step(norm, y_seq), *readers)
+    y_seq = _channels_last(y_seq)
+    mean, var = _statistics(norm, y_seq.flatten(0, 1))
+    batch = norm.training or norm.running_mean is None
+    pack = bool(readers) and _can_pack(y_seq, readers)
+    out = _NormFire.apply(
+        y_seq, norm.weight, norm.bias, mean, var, norm.eps, batch, neuron.dynamics(), pack
+    )
+    return PackedSpikes(*out) if pack else out
+
+
+def _can_fire(neuron: nn.Module, x_seq: Tensor) -> bool:
+    return (
+        not torch.compiler.is_compiling()
+        and type(neuron) is LIF
+        and neuron.backend in ("auto", "native")
+        and native.supports(neuron.surrogate_function)
+        and runs_plainly(x_seq, torch.float32)
+        and x_seq.dim() == 5
+        and not is_watched(neuron)
+    )
+
+
+def _can_pack(x_seq: Tensor, readers: tuple[nn.Module, ...]) -> bool:
+    return x_seq.size(2) % 8 == 0 and bool(readers) and all(map(_can_read, readers))
+
+
+def _can_read(layer: nn.Module) -> bool:
+    if hasattr(layer, "reader"):  # several layers, of which the first reads the spikes
+        return not is_watched(layer) and _can_read(layer.reader)
+    return (
+        (type(layer) is nn.Conv2d or hasattr(layer, "packed_rows"))
+        and (layer.groups == 1 or is_depthwise(layer))
+        and set(layer.dilation) == {1}
+        and not isinstance(layer.padding, str)
+        and getattr(layer, "padding_mode", "zeros") == "zeros"
+        and layer.weight.dtype == torch.float32
+        and layer.weight[0].numel() < 2**16
+        and not is_watched(layer)
+    )
+
+
+def _can_normalise(norm: nn.Module) -> bool:
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.weight.dtype == torch.float32
+        and not is_watched(norm)
+    )
+
+
+def _channels_last(x_seq: Tensor) -> Tensor:
+    """``x_seq``, ``[T, B, C, H, W]``, with the channels of every step last in memory."""
+    if x_seq[0].is_contiguous(memory_format=torch.channels_last):
+        return x_seq
+    x = x_seq.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return x.unflatten(0, x_seq.shape[:2])
+
+
+@torch.no_grad()
+def _statistics(norm: nn.BatchNorm2d, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance that the norm uses; in training those of the batch, which it learns."""
+    if not norm.training and norm.running_mean is not None:
+        return norm.running_mean, norm.running_var
+    momentum = norm.momentum
+    if norm.training and norm.track_running_stats:
+        norm.num_batches_tracked.add_(1)
+        if momentum is None:
+            momentum = 1.0 / norm.num_batches_tracked.item()
+    return torch.batch_norm_update_stats(y, norm.running_mean, norm.running_var, momentum or 0.0)
+
+
+class _Fire(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x_seq: Tensor, p: LIFParameters) -> tuple[Tensor, Tensor, int]:
+        ctx.save_for_backward(x_seq)
+        ctx.p = p
+        ctx.set_materialize_grads(False)
+        carrier, bits, count = _packed(x_seq, p, None)
+        ctx.mark_non_differentiable(bits)
+        return carrier, bits, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_s_seq: Tensor | None, *_: None) -> tuple:
+        if grad_s_seq is None:
+            return None, None
+        (x_seq,) = ctx.saved_tensors
+        return native.gradient(x_seq, grad_s_seq, ctx.p), None
+
+
+class _NormFire(torch.autograd.Function):
+    """Batch norm and neuron; the norm's output is never kept, but computed again."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        y_seq: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        eps: float,
+        batch: bool,
+        p: LIFParameters,
+        pack: bool,
+    ) -> Tensor | tuple[Tensor, Tensor, int]:
+        inv_std = torch.rsqrt(var + eps)
+        scale = weight * inv_std
+        shift = (bias.double() - mean.double() * scale.double()).float()  # rounded once, as torch
+        norm = native.Norm(scale, shift, mean.clone())
+        ctx.save_for_backward(y_seq, inv_std, *norm)
+        ctx.batch, ctx.p = batch, p
+        ctx.set_materialize_grads(False)
+        if pack:
+            carrier, bits, count = _packed(y_seq, p, norm)
+            ctx.mark_non_differentiable(bits)
+            return carrier, bits, count
+        s_seq = empty_like_steps(y_seq)
+        native.forward(rows(y_seq), p, rows(s_seq), norm)
+        return s_seq
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_s_seq: Tensor | None, *_: None) -> tuple:
+        if grad_s_seq is None:
+            return (None,) * 9
+        y_seq, inv_std, *norm = ctx.saved_tensors
+        scale, _, mean = norm = native.Norm(*norm)
+        sums = torch.zeros(2, scale.numel(), dtype=torch.float64)
+        grad = native.gradient(y_seq, grad_s_seq, ctx.p, norm, sums)
+        first, second = sums.float()  # of g, and of g (y - mean)
+        b = c = torch.zeros_like(scale)
+        if ctx.batch:  # the batch's mean and variance depend on y
+            count = y_seq.numel() / scale.numel()
+            b, c = -scale * inv_std**2 * second / count, -scale * first / count
+        native.norm_backward_(grad, y_seq, mean, scale, b, c)
+        return grad, second * inv_std, first, *(None,) * 6
+
+
+def _packed(
+    x_seq: Tensor, p: LIFParameters, norm: native.Norm | None
+) -> tuple[Tensor, Tensor, int]:
+    x = rows(x_seq)
+    bits = x.new_empty(x.size(0), x.size(1) // 8, dtype=torch.uint8)
+    count = native.forward(x, p, bits, norm)
+    return x_seq.new_zeros(()).expand(x_seq.shape), bits, count

@@ -1,0 +1,242 @@
+"""Convolutions that follow the spikes, against plain ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmspike.deploy.packed import PackedConv2d
+from mmspike.layers import event_driven
+from mmspike.layers.event_driven import PackedSpikes, convolve
+from mmspike.layers.firing import fire
+from mmspike.native import library
+from mmspike.neurons import LIF
+
+pytestmark = pytest.mark.skipif(not library.is_available(), reason="kernels not compiled")
+
+SHAPES = [
+    # channels, out channels, kernel, stride, padding, height, width
+    (8, 64, 3, 1, 1, 7, 9),
+    (16, 5, 3, 1, 1, 6, 5),
+    (32, 72, 3, 1, 1, 20, 33),
+    (72, 200, 1, 1, 0, 5, 7),
+    (24, 40, 1, 1, 1, 4, 4),
+    (16, 24, 3, 2, 1, 9, 10),
+    (8, 16, 7, 1, 3, 5, 6),
+    (8, 16, 5, 1, 0, 9, 8),
+    (16, 8, (1, 3), (1, 1), (0, 2), 6, 7),
+    (40, 130, 3, 1, 1, 1, 1),
+    (16, 12, 2, 2, 0, 7, 7),
+]
+
+
+def potentials(time_steps, batch, channels, height, width, rate=0.16):
+    """What a LIF turns into spikes at about this rate in its first step, channels last."""
+    x = torch.randn(time_steps, batch, height, width, channels) + 2
+    x -= torch.distributions.Normal(0, 1).icdf(torch.tensor(1 - rate))
+    return x.permute(0, 1, 4, 2, 3)
+
+
+def results(x, conv, weight=None):
+    """Output and gradients of a neuron and a convolution behind it."""
+    x = x.detach().requires_grad_()
+    conv.zero_grad()
+    s = fire(LIF(), x, conv)
+    y = convolve(conv, s.flatten(0, 1))
+    weight = torch.randn_like(y) if weight is None else weight
+    y.backward(weight)
+    return s, weight, [y.detach(), x.grad, *(p.grad for p in conv.parameters())]
+
+
+def assert_close(given, expected):
+    for a, b in zip(given, expected, strict=True):
+        assert a.shape == b.shape
+        torch.testing.assert_close(
+            a.detach(), b.detach(), rtol=1e-4, atol=1e-5 * b.detach().abs().max().item() + 1e-6
+        )
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("time_steps", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolution_and_its_gradients(shape, time_steps, bias, monkeypatch):
+    channels, out, kernel, stride, padding, height, width = shape
+    conv = nn.Conv2d(channels, out, kernel, stride, padding, bias=bias)
+    x = potentials(time_steps, 2, channels, height, width)
+    s, weight, given = results(x, conv)
+    assert isinstance(s, PackedSpikes)
+    monkeypatch.setattr("mmspike.layers.firing._can_pack", lambda *_: False)
+    plain, _, expected = results(x, conv, weight)
+    assert not isinstance(plain, PackedSpikes)
+    assert_close(given, expected)
+    assert torch.equal(s.unpack(), plain)
+    assert s.count == plain.sum()
+
+
+@pytest.mark.parametrize("kernel", [3, 7])
+@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize("size", [(9, 20), (7, 7), (11, 8)])
+def test_depthwise_convolution_and_its_gradients(kernel, padding, size, monkeypatch):
+    for channels in (8, 24, 64):
+        conv = nn.Conv2d(channels, channels, kernel, 1, padding, groups=channels, bias=False)
+        x = potentials(2, 2, channels, *size)
+        s, weight, given = results(x, conv)
+        assert isinstance(s, PackedSpikes)
+        with monkeypatch.context() as patch:
+            patch.setattr("mmspike.layers.firing._can_pack", lambda *_: False)
+            assert_close(given, results(x, conv, weight)[2])
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.5, 0.99])
+def test_any_rate(rate, monkeypatch):
+    conv = nn.Conv2d(16, 24, 3, padding=1)
+    x = potentials(2, 2, 16, 9, 8, rate)
+    _, weight, given = results(x, conv)
+    monkeypatch.setattr("mmspike.layers.firing._can_pack", lambda *_: False)
+    assert_close(given, results(x, conv, weight)[2])
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+def test_dense_and_sparse_way_agree(limit, monkeypatch):
+    conv = nn.Conv2d(32, 48, 3, padding=1)
+    x = potentials(2, 3, 32, 11, 10, 0.3)
+    _, weight, expected = results(x, conv)
+    monkeypatch.setattr(event_driven, "DENSE_RATE", limit)
+    assert_close(results(x, conv, weight)[2], expected)
+
+
+def test_packed_layers_in_inference():
+    conv = nn.Conv2d(32, 48, 3, padding=1)
+    packed = PackedConv2d(conv)
+    for batch in (1, 3):
+        x = potentials(2, batch, 32, 11, 10)
+        with torch.no_grad():
+            y = convolve(packed, fire(LIF(), x, packed).flatten(0, 1))
+            assert_close([y], [conv(LIF()(x).flatten(0, 1))])
+
+
+@pytest.mark.parametrize("level", range(3))
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_every_instruction_set_and_number_of_threads(level, threads):
+    lib = library.loaded()
+    best, before = lib.mmspike_level(), torch.get_num_threads()
+    conv = nn.Conv2d(40, 104, 3, padding=1)
+    x = potentials(2, 2, 40, 13, 11)
+    s = LIF()(x).flatten(0, 1)
+    try:
+        torch.set_num_threads(threads)
+        if lib.mmspike_set_level(level) != level:
+            pytest.skip(f"the processor has no {library.LEVELS[level]}")
+        bits, weight, given = results(x, conv)
+        assert isinstance(bits, PackedSpikes)
+    finally:
+        lib.mmspike_set_level(best)
+        torch.set_num_threads(before)
+    assert_close(given[:1], [conv(s)])
+    grads = torch.autograd.grad(conv(s), list(conv.parameters()), weight)
+    assert_close(given[2:], grads)
+
+
+@pytest.mark.parametrize("level", range(3))
+def test_every_instruction_set_depthwise(level):
+    lib = library.loaded()
+    best = lib.mmspike_level()
+    conv = nn.Conv2d(40, 40, 7, padding=3, groups=40, bias=False)
+    x = potentials(2, 2, 40, 13, 11)
+    s = LIF()(x).flatten(0, 1)
+    try:
+        if lib.mmspike_set_level(level) != level:
+            pytest.skip(f"the processor has no {library.LEVELS[level]}")
+        _, weight, given = results(x, conv)
+    finally:
+        lib.mmspike_set_level(best)
+    assert_close([given[0]], [conv(s)])
+    assert_close([given[2]], torch.autograd.grad(conv(s), conv.weight, weight))
+
+
+def test_two_runs_are_equal_to_the_bit():
+    conv = nn.Conv2d(32, 48, 3, padding=1)
+    x = potentials(2, 3, 32, 30, 30)
+    _, weight, first = results(x, conv)
+    first = [t.clone() for t in first]
+    for a, b in zip(results(x, conv, weight)[2], first, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_several_layers_read_the_same_spikes():
+    convs = nn.ModuleList(nn.Conv2d(16, 24, k, padding=k // 2) for k in (1, 3))
+    x = potentials(2, 2, 16, 6, 6)
+
+    def run(fired):
+        return sum((n + 1) * convolve(c, fired).sum() for n, c in enumerate(convs))
+
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    run(fire(LIF(), a, *convs).flatten(0, 1)).backward()
+    run(LIF()(b).flatten(0, 1)).backward()
+    assert_close([a.grad], [b.grad])
+
+
+def test_bits_are_all_that_is_kept_of_the_spikes():
+    conv = nn.Conv2d(32, 64, 3, padding=1)
+    x = potentials(2, 2, 32, 12, 12).requires_grad_()
+    kept = {}
+
+    def keep(t):
+        kept[t.data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        y = convolve(conv, fire(LIF(), x, conv).flatten(0, 1))
+    spikes = x.numel() // 8
+    assert sorted(kept.values()) == sorted([4 * x.numel(), spikes, 4 * conv.weight.numel()])
+    y.sum().backward()
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(16, 16, 3, padding=1, groups=2),
+        nn.Conv2d(16, 16, 3, padding=2, dilation=2),
+        nn.Conv2d(16, 16, 3, padding="same"),
+        nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect"),
+        nn.ConvTranspose2d(16, 16, 2, 2),
+        nn.Conv2d(16, 16, 3).double(),
+    ],
+    ids=["groups", "dilation", "same", "reflect", "transposed", "double"],
+)
+def test_other_layers_get_plain_spikes(conv):
+    x = potentials(2, 2, 16, 6, 6)
+    s = fire(LIF(), x, conv)
+    assert torch.equal(s, LIF()(x))
+
+
+def test_hooks_see_spikes():
+    conv, neuron = nn.Conv2d(16, 24, 3, padding=1), LIF()
+    x = potentials(2, 2, 16, 6, 6)
+    for module in (conv, neuron):
+        seen = []
+        handle = module.register_forward_hook(lambda m, args, out, seen=seen: seen.append(args[0]))
+        convolve(conv, fire(neuron, x, conv).flatten(0, 1))
+        handle.remove()
+        assert type(seen[0]) is torch.Tensor
+    assert isinstance(fire(neuron, x, conv), PackedSpikes)
+
+
+def test_maps_that_are_not_channels_last():
+    conv = nn.Conv2d(16, 24, 3, padding=1)
+    x = potentials(2, 2, 16, 6, 7)
+    _, weight, expected = results(x, conv)
+    assert_close(results(x.contiguous(), conv, weight)[2], expected)
+    shown = x[:1].expand(2, -1, -1, -1, -1)
+    assert_close(results(shown, conv, weight)[2], results(shown.clone(), conv, weight)[2])
+
+
+def test_against_a_convolution_in_double_precision():
+    s = (torch.rand(2, 10, 9, 64) < 0.2).permute(0, 3, 1, 2).double()
+    conv = nn.Conv2d(64, 32, 3, padding=1)
+    x = 3 * s.float()[None]
+    y = convolve(conv, fire(LIF(), x, conv).flatten(0, 1))
+    expected = F.conv2d(s, conv.weight.double(), conv.bias.double(), padding=1)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
