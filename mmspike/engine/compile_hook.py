@@ -1,0 +1,54 @@
+"""Compiles parts of a model before a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmspike.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CompileHook(Hook):
+    """Compile backbone and neck with ``torch.compile`` before training, validation or testing.
+
+    Names of parameters stay as they are, so that checkpoints fit with and without. Heads are left
+    alone: what hosts do there depends on the number of boxes. With ``dynamic=True``, maps of any
+    size run through one graph; with ``None``, the first size gets its own, then one serves all.
+
+    Args:
+        parts: Names of the modules to compile.
+        dynamic: See ``torch.compile``.
+        mode: See ``torch.compile``.
+
+    Raises:
+        ValueError: If the model has no such part.
+
+    Example:
+        ``custom_hooks = [dict(type="mmspike.CompileHook", dynamic=True)]`` in a config.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[str] = ("backbone", "neck"),
+        dynamic: bool | None = None,
+        mode: str | None = None,
+    ) -> None:
+        self.parts = tuple(parts)
+        self.options = {"dynamic": dynamic, "mode": mode, "fullgraph": True}
+
+    def before_run(self, runner: Runner) -> None:
+        """Mark the parts; they are compiled when they are called."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        known = dict(model.named_modules())
+        for name in self.parts:
+            if name not in known:
+                raise ValueError(
+                    f"CompileHook: the model has no part {name!r}; its parts are "
+                    f"{[n for n, _ in model.named_children()]}"
+                )
+            known[name].compile(**self.options)
+        runner.logger.info(f"compiled when first called: {', '.join(self.parts)}")
