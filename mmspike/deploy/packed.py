@@ -34,7 +34,7 @@ class _Packed(nn.Module):
         bias = layer.bias
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
         self._packed: Tensor | None = None
-        self._packed_rows: Tensor | None = None
+        self._packed_rows: dict[bool, Tensor] = {}
 
     def _usable(self, x: Tensor) -> bool:
         return (
@@ -47,15 +47,15 @@ class _Packed(nn.Module):
         )
 
     def _apply(self, *args: object, **kwargs: object) -> _Packed:
-        self._packed = self._packed_rows = None  # the weights move or change their type
+        self._packed, self._packed_rows = None, {}  # the weights move or change their type
         return super()._apply(*args, **kwargs)
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        self._packed = self._packed_rows = None
+        self._packed, self._packed_rows = None, {}
         super()._load_from_state_dict(*args, **kwargs)
 
     def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "_packed": None, "_packed_rows": None}  # cannot be copied
+        return {**super().__getstate__(), "_packed": None, "_packed_rows": {}}  # cannot be copied
 
 
 class PackedConv2d(_Packed):
@@ -87,11 +87,11 @@ class PackedConv2d(_Packed):
             x, self._packed, self.bias, *geometry, "none", [], ""
         )
 
-    def packed_rows(self) -> Tensor:
+    def packed_rows(self, quads: bool) -> Tensor:
         """The weights as the event-driven convolution takes them."""
-        if self._packed_rows is None:
-            self._packed_rows = pack_weight(self.weight.detach())
-        return self._packed_rows
+        if quads not in self._packed_rows:
+            self._packed_rows[quads] = pack_weight(self.weight.detach(), quads)
+        return self._packed_rows[quads]
 
     def as_convolution(self) -> ConvShape:
         """The geometry, for counters."""

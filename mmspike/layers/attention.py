@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mmspike.layers.conv import LIVELY_RATE, RepConv, build_norm, make_lively
-from mmspike.layers.event_driven import PackedSpikes, convolve
-from mmspike.layers.firing import fire, norm_and_fire
+from mmspike.layers.event_driven import PackedSpikes, attend, convolve
+from mmspike.layers.firing import fire, fire_into_bits, norm_and_fire
 from mmspike.layers.memory import saving
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
@@ -113,17 +113,27 @@ class SpikeDrivenSelfAttention(nn.Module):
             (self.q_conv, self.k_conv, self.v_conv) if self.qkv_conv is None else (self.qkv_conv,)
         )
         s = fire(self.neuron, x_seq, *convs)
-        with saving(s, self.neuron):
-            q, k, v = (self.split_heads(y) for y in self.project(s))
-        out = linear_attention(q, k, v, self.scale).flatten(2, 3).unflatten(3, x_seq.shape[-2:])
+        out = self.attend(s, x_seq.shape[-2:])
         s = fire(self.attn_neuron, out, self.proj_conv)
         with saving(s, self.attn_neuron):
             return per_step(lambda s: self.proj_norm(convolve(self.proj_conv, s)), s)
 
+    def attend(self, s: Tensor | PackedSpikes, size: Sequence[int]) -> Tensor:
+        """Attention of spikes ``[T, B, C, H, W]``, of the same shape."""
+        if self.qkv_conv is not None:
+            y = per_step(lambda s: convolve(self.qkv_conv, s), s)
+            spikes = fire_into_bits(self.q_neuron, y)
+            if spikes is not None:
+                return attend(spikes, self.num_heads, self.scale)
+            q, k, v = self.q_neuron(y).chunk(3, dim=2)
+        else:
+            with saving(s, self.neuron):
+                q, k, v = self.project(s)
+        q, k, v = (self.split_heads(y) for y in (q, k, v))
+        return linear_attention(q, k, v, self.scale).flatten(2, 3).unflatten(3, size)
+
     def project(self, s: Tensor | PackedSpikes) -> Sequence[Tensor]:
         """Compute the spikes q, k and v, each ``[T, B, C, H, W]``, from spikes of that shape."""
-        if self.qkv_conv is not None:
-            return self.q_neuron(per_step(lambda s: convolve(self.qkv_conv, s), s)).chunk(3, dim=2)
         return tuple(
             norm_and_fire(norm, neuron, per_step(lambda s, conv=conv: convolve(conv, s), s))
             for conv, norm, neuron in (

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.layers.event_driven import PackedSpikes, convolve, is_watched
-from mmspike.layers.firing import fire, norm_and_fire
+from mmspike.layers.firing import convolve_norm_and_fire, fire, norm_and_fire
 from mmspike.layers.memory import format_of, saving
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
@@ -162,14 +164,15 @@ def run_chain(layers: Iterable[SpikeLayer], x_seq: Tensor) -> Tensor:
         for layer in layers:
             x_seq = layer(x_seq)
         return x_seq
-    norm: nn.Module | None = None
-    for layer in layers:
-        if norm is None:
-            spikes = fire(layer.neuron, x_seq, layer.layer)
-        else:
-            spikes = norm_and_fire(norm, layer.neuron, x_seq, layer.layer)
-        x_seq, norm = layer.weigh(spikes), layer.norm
-    return x_seq if norm is None else per_step(norm, x_seq)
+    if not layers:
+        return x_seq
+    spikes = fire(layers[0].neuron, x_seq, layers[0].layer)
+    for layer, behind in pairwise(layers):
+        fired = convolve_norm_and_fire(layer.layer, layer.norm, behind.neuron, spikes, behind.layer)
+        if fired is None:
+            fired = norm_and_fire(layer.norm, behind.neuron, layer.weigh(spikes), behind.layer)
+        spikes = fired
+    return per_step(layers[-1].norm, layers[-1].weigh(spikes))
 
 
 def spike_conv(
@@ -263,13 +266,21 @@ class RepConv(nn.Module):
     def forward(self, x: Tensor | PackedSpikes) -> Tensor:
         """Map spikes ``[N, C, H, W]`` to ``[N, C, H, W]``."""
         x = self.norm1(convolve(self.conv1, x))
-        n, c, h, w = x.shape
-        border = self.border_value().to(x.dtype).view(1, c, 1, 1)
-        padded = torch.empty_like(border.expand(n, c, h + 2, w + 2), memory_format=format_of(x))
-        padded.copy_(border)
-        padded[:, :, 1:-1, 1:-1] = x
-        return self.norm2(self.conv2(self.dwconv(padded)))
+        border = self.border_value().to(x.dtype).view(1, -1, 1, 1)
+        return self.norm2(self.conv2(self.dwconv(_pad(x, border))))
 
     def as_convolution(self) -> ConvShape:
         """The one 3x3 convolution that it is."""
         return ConvShape((self.conv2.out_channels, self.conv1.in_channels, 3, 3), (1, 1), (1, 1))
+
+
+def _pad(x: Tensor, border: Tensor) -> Tensor:
+    """Surround ``[N, C, H, W]`` by one pixel of ``border``, ``[1, C, 1, 1]``."""
+    n, c, h, w = x.shape
+    if torch.compiler.is_compiling():  # which fuses this, and writes into slices badly
+        outside = 1 - F.pad(torch.ones_like(x[:1, :1]), (1, 1, 1, 1))
+        return F.pad(x, (1, 1, 1, 1)) + border * outside
+    padded = torch.empty_like(border.expand(n, c, h + 2, w + 2), memory_format=format_of(x))
+    padded.copy_(border)
+    padded[:, :, 1:-1, 1:-1] = x
+    return padded

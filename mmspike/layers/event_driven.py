@@ -17,9 +17,15 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from mmspike.native import conv as kernels
 from mmspike.native.library import ConvStruct
+from mmspike.neurons.kernels import native
+from mmspike.neurons.kernels.common import LIFParameters
 
 DENSE_RATE = 0.35
 """Firing rate above which a dense convolution over all inputs is faster."""
+
+QUAD_RATE, QUAD_INPUTS = 0.22, 320
+"""Firing rate above which sums over four channels are faster, and inputs of a pixel (channels times
+kernel) up to which their table stays in the cache; for those no rate is too high."""
 
 
 class PackedSpikes(NamedTuple):
@@ -64,15 +70,76 @@ def convolve(conv: nn.Module, spikes: Tensor | PackedSpikes) -> Tensor:
     """
     if not isinstance(spikes, PackedSpikes) or hasattr(conv, "reader"):
         return conv(spikes)
-    geometry = kernels.geometry(spikes.shape, conv.weight.shape, conv.stride, conv.padding)
+    weight, geometry = conv.weight, _geometry_of(conv, spikes)
+    infers = not torch.is_grad_enabled()
+    if conv.groups > 1 and infers:
+        return kernels.depthwise(spikes.bits, weight, geometry)
     if conv.groups > 1:
-        return _Depthwise.apply(spikes.carrier, conv.weight, spikes.bits, geometry)
-    dense = spikes.count > DENSE_RATE * spikes.shape.numel()
-    if hasattr(conv, "packed_rows") and not torch.is_grad_enabled():
+        return _Depthwise.apply(spikes.carrier, weight, spikes.bits, geometry)
+    dense = _is_dense(spikes, geometry)
+    if hasattr(conv, "packed_rows") and infers:
         if dense:
             return conv(spikes.unpack())
-        return kernels.forward(spikes.bits, conv.packed_rows(), conv.bias, None, geometry)
-    return _Convolve.apply(spikes.carrier, conv.weight, conv.bias, spikes, geometry, dense)
+        rows = conv.packed_rows(bool(geometry.quads))
+        return kernels.forward(spikes.bits, rows, conv.bias, None, geometry)
+    return _Convolve.apply(spikes.carrier, weight, conv.bias, spikes, geometry, dense)
+
+
+def convolve_and_fire(
+    conv: nn.Module, spikes: PackedSpikes, p: LIFParameters
+) -> PackedSpikes | None:
+    """Run a deployed convolution on spikes, and the neurons that read it, without what is between.
+
+    Args:
+        conv: The convolution.
+        spikes: ``[T, B, C, H, W]``.
+        p: The neurons' parameters.
+
+    Returns:
+        The neurons' spikes, ``[T, B, C', H', W']``; ``None`` if they have to be run one by one.
+    """
+    if torch.is_grad_enabled() or not hasattr(conv, "packed_rows") or conv.groups > 1:
+        return None
+    steps, geometry = spikes.shape[0], _geometry_of(conv, spikes.flatten(0, 1))
+    if geometry.out_channels % 8 or _is_dense(spikes, geometry):
+        return None
+    rows = conv.packed_rows(bool(geometry.quads))
+    bits, count = kernels.forward_and_fire(
+        spikes.bits, rows, conv.bias, steps, native.struct_of(p), geometry
+    )
+    shape = (*spikes.shape[:2], geometry.out_channels, geometry.out_height, geometry.out_width)
+    return PackedSpikes(spikes.carrier.new_zeros(()).expand(shape), bits, count)
+
+
+def attend(qkv: PackedSpikes, num_heads: int, scale: float) -> Tensor:
+    """``scale * q (k^T v)`` from spikes; see ``attention.linear_attention``.
+
+    Args:
+        qkv: q, k and v, one behind the other in the channels: ``[T, B, 3 C, H, W]``.
+        num_heads: Heads that the channels are split into.
+        scale: Factor of the result.
+
+    Returns:
+        ``[T, B, C, H, W]`` in channels-last memory.
+    """
+    t, b, c, h, w = qkv.shape
+    out = kernels.attention(qkv.bits, (t * b, h * w, c // 3), num_heads, scale)
+    return out.view(t, b, h, w, c // 3).permute(0, 1, 4, 2, 3)
+
+
+def _geometry_of(conv: nn.Module, spikes: PackedSpikes) -> ConvStruct:
+    quads = spikes.count > QUAD_RATE * spikes.shape.numel()
+    return kernels.geometry(
+        tuple(spikes.shape),
+        tuple(conv.weight.shape),
+        tuple(conv.stride),
+        tuple(conv.padding),
+        quads and conv.weight[0].numel() <= QUAD_INPUTS,
+    )
+
+
+def _is_dense(spikes: PackedSpikes, geometry: ConvStruct) -> bool:
+    return spikes.count > DENSE_RATE * spikes.shape.numel() and not geometry.quads
 
 
 def is_depthwise(conv: nn.Module) -> bool:
@@ -150,7 +217,7 @@ class _Convolve(torch.autograd.Function):
         ctx.geometry = geometry
         if dense:
             return F.conv2d(spikes.unpack(), weight, bias, *_steps_of(geometry))
-        packed = kernels.pack_weight(weight)
+        packed = kernels.pack_weight(weight, bool(geometry.quads))
         return kernels.forward(spikes.bits, packed, bias, None, geometry)
 
     @staticmethod

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from mmspike.layers.event_driven import PackedSpikes, is_depthwise, is_watched, runs_plainly
+from mmspike.layers.event_driven import (
+    PackedSpikes,
+    convolve_and_fire,
+    is_depthwise,
+    is_watched,
+    runs_plainly,
+)
 from mmspike.layers.time import per_step
 from mmspike.neurons import LIF
 from mmspike.neurons.kernels import native
@@ -32,8 +38,8 @@ def fire(neuron: nn.Module, x_seq: Tensor, *readers: nn.Module) -> Tensor | Pack
     """
     if not (_can_fire(neuron, x_seq) and _can_pack(x_seq, readers)):
         return neuron(x_seq)
-    carrier, bits, count = _Fire.apply(_channels_last(x_seq), neuron.dynamics())
-    return PackedSpikes(carrier, bits, count)
+    run = _Fire.apply if torch.is_grad_enabled() else _packed
+    return PackedSpikes(*run(_channels_last(x_seq), neuron.dynamics()))
 
 
 def norm_and_fire(
@@ -60,6 +66,43 @@ def norm_and_fire(
         y_seq, norm.weight, norm.bias, mean, var, norm.eps, batch, neuron.dynamics(), pack
     )
     return PackedSpikes(*out) if pack else out
+
+
+def convolve_norm_and_fire(
+    layer: nn.Module,
+    norm: nn.Module,
+    neuron: nn.Module,
+    spikes: Tensor | PackedSpikes,
+    *readers: nn.Module,
+) -> PackedSpikes | None:
+    """Run a convolution, its norm and the next neuron in one pass, where a deployed model can.
+
+    Args:
+        layer: The convolution.
+        norm: Its norm, which deployment has folded away.
+        neuron: The neuron behind.
+        spikes: What the convolution reads, ``[T, B, C, H, W]``.
+        *readers: The layers that read the neuron's spikes.
+
+    Returns:
+        The neuron's spikes; ``None`` if the three have to be run one by one.
+    """
+    if not (
+        isinstance(spikes, PackedSpikes)
+        and type(norm) is nn.Identity
+        and _can_fire(neuron, spikes.carrier)
+        and not is_watched(norm)
+        and all(map(_can_read, readers))
+    ):
+        return None
+    return convolve_and_fire(layer, spikes, neuron.dynamics())
+
+
+def fire_into_bits(neuron: nn.Module, x_seq: Tensor) -> PackedSpikes | None:
+    """:func:`fire` in inference for what reads the bits themselves; ``None`` where it cannot."""
+    if torch.is_grad_enabled() or x_seq.size(2) % 8 or not _can_fire(neuron, x_seq):
+        return None
+    return PackedSpikes(*_packed(_channels_last(x_seq), neuron.dynamics()))
 
 
 def _can_fire(neuron: nn.Module, x_seq: Tensor) -> bool:
@@ -129,7 +172,7 @@ class _Fire(torch.autograd.Function):
         ctx.save_for_backward(x_seq)
         ctx.p = p
         ctx.set_materialize_grads(False)
-        carrier, bits, count = _packed(x_seq, p, None)
+        carrier, bits, count = _packed(x_seq, p)
         ctx.mark_non_differentiable(bits)
         return carrier, bits, count
 
@@ -192,7 +235,7 @@ class _NormFire(torch.autograd.Function):
 
 
 def _packed(
-    x_seq: Tensor, p: LIFParameters, norm: native.Norm | None
+    x_seq: Tensor, p: LIFParameters, norm: native.Norm | None = None
 ) -> tuple[Tensor, Tensor, int]:
     x = rows(x_seq)
     bits = x.new_empty(x.size(0), x.size(1) // 8, dtype=torch.uint8)

@@ -7,16 +7,21 @@ with the number of inputs. Spikes come as bits, eight in a byte, in channels-las
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from mmspike.native.library import ConvStruct, loaded, pointer
+from mmspike.native.library import ConvStruct, LIFStruct, loaded, pointer
 
 
+@lru_cache(maxsize=1024)
 def geometry(
-    shape: Sequence[int], weight: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+    shape: tuple[int, ...],
+    weight: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    quads: bool = False,
 ) -> ConvStruct:
     """Describe a convolution to the kernels.
 
@@ -25,22 +30,31 @@ def geometry(
         weight: Shape of the weights, ``[C', C, h, w]``.
         stride: Along height and width.
         padding: Along height and width.
+        quads: As the weights were packed.
     """
     n, c, h, w = shape
     out = [
         (size + 2 * pad - kernel) // step + 1
         for size, pad, kernel, step in zip((h, w), padding, weight[2:], stride, strict=True)
     ]
-    return ConvStruct(n, h, w, c, *out, weight[0], *weight[2:], *stride, *padding)
+    return ConvStruct(n, h, w, c, *out, weight[0], *weight[2:], *stride, *padding, quads)
 
 
-def pack_weight(weight: Tensor) -> Tensor:
-    """Lay out weights ``[C', C, h, w]``, float32, for :func:`forward`."""
+def pack_weight(weight: Tensor, quads: bool = False) -> Tensor:
+    """Lay out weights ``[C', C, h, w]``, float32, for :func:`forward`.
+
+    Args:
+        weight: The weights.
+        quads: Whether to add up the weights of every choice among four neighbouring input channels
+            beforehand. Then a pixel takes no more than ``C / 4`` additions per tap, of rows from a
+            table four times as large: faster at high rates, if the table stays in the cache.
+    """
     conv = ConvStruct(
         channels=weight.size(1),
         out_channels=weight.size(0),
         kernel_height=weight.size(2),
         kernel_width=weight.size(3),
+        quads=quads,
     )
     packed = weight.new_empty(loaded().mmspike_packed_size(ctypes.byref(conv)))
     loaded().mmspike_pack_weight(
@@ -79,6 +93,65 @@ def forward(
         torch.get_num_threads(),
     )
     return out.permute(0, 3, 1, 2)
+
+
+def forward_and_fire(
+    bits: Tensor,
+    packed: Tensor,
+    bias: Tensor | None,
+    time_steps: int,
+    neuron: LIFStruct,
+    conv: ConvStruct,
+) -> tuple[Tensor, int]:
+    """Convolve spikes, and let neurons read the result, which is never written to memory.
+
+    Args:
+        bits: Spikes in the order ``[T, B, H, W, C]``.
+        packed: What :func:`pack_weight` gave.
+        bias: ``[C']`` or ``None``.
+        time_steps: T.
+        neuron: The neurons' parameters.
+        conv: What :func:`geometry` gave, with ``N = T * B``; C' is a multiple of 8.
+
+    Returns:
+        The neurons' spikes as bits in the order ``[T, B, H', W', C']``, and their number.
+    """
+    size = conv.images * conv.out_height * conv.out_width * conv.out_channels
+    spikes = bits.new_empty(time_steps, size // time_steps // 8)
+    count = loaded().mmspike_conv_fire(
+        pointer(bits),
+        pointer(packed),
+        pointer(bias),
+        pointer(spikes),
+        ctypes.c_int64(time_steps),
+        ctypes.byref(neuron),
+        ctypes.byref(conv),
+        torch.get_num_threads(),
+    )
+    return spikes, count
+
+
+def attention(bits: Tensor, shape: tuple[int, int, int], num_heads: int, scale: float) -> Tensor:
+    """``scale * q (k^T v)`` head by head, from spikes.
+
+    Args:
+        bits: q, k and v, one behind the other in the channels, in the order ``[N, pixels, 3 C]``.
+        shape: N, pixels and C.
+        num_heads: Heads that the channels are split into.
+        scale: Factor of the result.
+
+    Returns:
+        ``[N, pixels, C]``, float32.
+    """
+    out = torch.empty(shape)
+    loaded().mmspike_attention(
+        pointer(bits),
+        pointer(out),
+        *map(ctypes.c_int64, (*shape, num_heads)),
+        ctypes.c_float(scale),
+        torch.get_num_threads(),
+    )
+    return out
 
 
 def grad_weight(bits: Tensor, grad_out: Tensor, conv: ConvStruct) -> Tensor:

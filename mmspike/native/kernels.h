@@ -388,6 +388,19 @@ static inline int list_bits(const uint8_t* bits, int bytes, int base, uint16_t* 
     return n;
 }
 
+// The same for sums of weights: which of every four neighbouring bits are set, where any is.
+static inline int list_quads(const uint8_t* bits, int bytes, int base, uint16_t* list) {
+    int n = 0;
+    for (int i = 0; i < bytes; i++) {
+        const int low = bits[i] & 15, high = bits[i] >> 4;
+        list[n] = uint16_t(base + 32 * i + low);
+        n += low != 0;
+        list[n] = uint16_t(base + 32 * i + 16 + high);
+        n += high != 0;
+    }
+    return n;
+}
+
 static inline int append(const uint16_t* from, int n, int base, uint16_t* to) {
     for (int i = 0; i < n; i += 8) *(Short8*)(to + i) = *(const Short8*)(from + i) + uint16_t(base);
     return n;
@@ -395,38 +408,54 @@ static inline int append(const uint16_t* from, int n, int base, uint16_t* to) {
 
 // ------------------------------------------------------------------------------- layout of the weights
 
-// Blocks of up to BLOCK output channels; in a block [kernel, in, channels of the block].
+// Blocks of up to BLOCK output channels; in a block [kernel, in, channels of the block]. With quads,
+// the input channels are taken four at a time, and there are 16 rows for each four: the sums of the
+// weights of every choice among them.
 static inline int64_t blocks_of(const Conv& c) { return (c.out_channels + BLOCK - 1) / BLOCK; }
 static inline int64_t taps_of(const Conv& c) { return c.kernel_height * c.kernel_width; }
 static inline int vectors_of(const Conv& c, int64_t block) {
     const int64_t left = std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK);
     return int((left + LANES - 1) / LANES);
 }
+static inline int64_t rows_of_tap(const Conv& c) { return c.channels * (c.quads ? 4 : 1); }
 static inline int64_t offset_of(const Conv& c, int64_t block) {
-    return block * BLOCK * taps_of(c) * c.channels;
+    return block * BLOCK * taps_of(c) * rows_of_tap(c);
 }
 
 static int64_t packed_size(const Conv& c) {
     const int64_t last = blocks_of(c) - 1;
-    return offset_of(c, last) + vectors_of(c, last) * LANES * taps_of(c) * c.channels;
+    return offset_of(c, last) + vectors_of(c, last) * LANES * taps_of(c) * rows_of_tap(c);
 }
 
 static void pack_weight(const float* weight, const int64_t* strides, float* packed, const Conv& c,
                         int threads) {
-    const int64_t taps = taps_of(c), rows = taps * c.channels;
+    const int64_t taps = taps_of(c), rows = taps * rows_of_tap(c);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t task = 0; task < blocks_of(c) * rows; task++) {
-        const int64_t block = task / rows, row = task % rows, tap = row / c.channels;
+        const int64_t block = task / rows, row = task % rows, tap = row / rows_of_tap(c);
         const int width = vectors_of(c, block) * LANES;
-        const float* w = weight + block * BLOCK * strides[0] + row % c.channels * strides[1] +
-                         tap / c.kernel_width * strides[2] + tap % c.kernel_width * strides[3];
+        const int left = int(std::min<int64_t>(width, c.out_channels - block * BLOCK));
+        const float* w = weight + block * BLOCK * strides[0] + tap / c.kernel_width * strides[2] +
+                         tap % c.kernel_width * strides[3];
         float* to = packed + offset_of(c, block) + row * width;
-        const int64_t left = c.out_channels - block * BLOCK;
-        for (int i = 0; i < width; i++) to[i] = i < left ? w[i * strides[0]] : 0.0f;
+        std::fill(to, to + width, 0.0f);
+        const int64_t in_tap = row % rows_of_tap(c);
+        if (!c.quads) {
+            for (int i = 0; i < left; i++) to[i] = w[in_tap * strides[1] + i * strides[0]];
+            continue;
+        }
+        for (int64_t k = 0; k < 4; k++)
+            if (in_tap >> k & 1)  // the lowest four bits choose among four channels
+                for (int i = 0; i < left; i++)
+                    to[i] += w[(in_tap / 16 * 4 + k) * strides[1] + i * strides[0]];
     }
 }
 
 // ------------------------------------------------------------------------------------------- forward
+
+// Rows are fetched into the cache this many spikes before they are added. Lists may be read as far
+// beyond their end: what stands there does not matter, for a fetch of any address is harmless.
+constexpr int AHEAD = 6;
 
 // sums[:] = start + the rows of w that the list names; rows are N vectors wide.
 template <int N>
@@ -436,6 +465,8 @@ static inline void add_rows(const float* w, const uint16_t* list, int n, const f
     for (int i = 0; i < N; i++) sums[i] = *(const Vec*)(start + i * LANES);
     for (int j = 0; j < n; j++) {
         const float* row = w + int64_t(list[j]) * (N * LANES);
+        const char* ahead = (const char*)(w + int64_t(list[j + AHEAD]) * (N * LANES));
+        for (int i = 0; i < N * LANES * 4; i += 64) __builtin_prefetch(ahead + i);
 #pragma GCC unroll 8
         for (int i = 0; i < N; i++) sums[i] += *(const Vec*)(row + i * LANES);
     }
@@ -447,55 +478,85 @@ typedef void (*AddRows)(const float*, const uint16_t*, int, const float*, float*
 static const AddRows add_rows_of[] = {nullptr,      add_rows<1>, add_rows<2>, add_rows<3>, add_rows<4>,
                                       add_rows<5>, add_rows<6>, add_rows<7>, add_rows<8>};
 
-// The outputs of some pixels, from the list of spikes of each: lists[ends[i - 1]] to lists[ends[i]].
-static void convolve_pixels(const uint16_t* lists, const int64_t* ends, int64_t pixels, int64_t first,
-                            const float* packed, const float* bias, const float* base, float* out,
-                            const Conv& c) {
-    float start[BLOCK], sums[BLOCK];
-    for (int64_t block = 0; block < blocks_of(c); block++) {
-        const int vectors = vectors_of(c, block);
-        const int64_t left = std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK);
-        const bool whole = left == vectors * LANES;
-        const float* w = packed + offset_of(c, block);
-        const AddRows run = add_rows_of[vectors];
-        for (int i = 0; i < BLOCK; i++) start[i] = bias && i < left ? bias[block * BLOCK + i] : 0.0f;
-        int64_t begin = 0;
-        for (int64_t i = 0; i < pixels; i++) {
-            const int64_t at = (first + i) * c.out_channels + block * BLOCK;
-            const float* from = start;
-            if (base) {
-                for (int64_t j = 0; j < left; j++) sums[j] = start[j] + base[at + j];
-                from = sums;
-            }
-            run(w, lists + begin, int(ends[i] - begin), from, whole ? out + at : sums);
-            if (!whole) std::memcpy(out + at, sums, left * sizeof(float));
-            begin = ends[i];
-        }
-    }
-}
-
-struct Scratch {
+// Lists of spikes of some pixels: that of pixel i at step t is lists[ends[k - 1]] to lists[ends[k]], where
+// k = t pixels + i. first is the number of the first pixel, and next how many there are to a step.
+struct Pixels {
     std::vector<uint16_t> rows, lists;
     std::vector<int> counts;
     std::vector<int64_t> ends;
+    int64_t count, first, next;
 };
 
-// Output rows y0 to y1 of one image.
-static void convolve_rows(const uint8_t* bits, const float* packed, const float* bias, const float* base,
-                          float* out, const Conv& c, int64_t image, int64_t y0, int64_t y1, Scratch& s) {
+static inline void write_sums(const uint16_t* list, int n, AddRows run, const float* w, const float* start,
+                              float* sums, const Sink& sink, int64_t at, int channels, bool whole) {
+    const float* from = start;
+    if (sink.base) {
+        for (int j = 0; j < channels; j++) sums[j] = start[j] + sink.base[at + j];
+        from = sums;
+    }
+    run(w, list, n, from, whole ? sink.out + at : sums);
+    if (!whole) std::memcpy(sink.out + at, sums, channels * sizeof(float));
+}
+
+// The outputs of all pixels, block by block, so that a block of weights stays in the cache. Returns the
+// number of spikes, where neurons fire.
+template <bool PUBLISHED>
+static int64_t convolve_pixels(const Pixels& p, const float* packed, const float* bias, const Sink& sink,
+                            const Conv& c) {
+    float start[BLOCK], sums[BLOCK];
+    const Neuron<float, PUBLISHED> neuron(sink.neuron ? *sink.neuron : LIF());
+    int64_t fired = 0;
+    for (int64_t block = 0; block < blocks_of(c); block++) {
+        const int vectors = vectors_of(c, block);
+        const int channels = int(std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK));
+        const bool whole = channels == vectors * LANES;
+        const float* w = packed + offset_of(c, block);
+        const AddRows run = add_rows_of[vectors];
+        for (int i = 0; i < BLOCK; i++) start[i] = bias && i < channels ? bias[block * BLOCK + i] : 0.0f;
+        for (int64_t i = 0; i < p.count; i++) {
+            VF v[BLOCK / LANES];
+            for (int64_t t = 0; t < sink.steps; t++) {
+                const int64_t k = t * p.count + i, begin = k ? p.ends[k - 1] : 0;
+                const int64_t at = (t * p.next + p.first + i) * c.out_channels + block * BLOCK;
+                const int n = int(p.ends[k] - begin);
+                const uint16_t* list = &p.lists[begin];
+                if (!sink.bits) {
+                    write_sums(list, n, run, w, start, sums, sink, at, channels, whole);
+                    continue;
+                }
+                run(w, list, n, start, sums);
+                for (int j = 0; j < vectors; j++) {
+                    const VF x = load(sums + j * LANES);
+                    const VF h = t ? neuron.charge(v[j], x) : neuron.charge(x);
+                    v[j] = neuron.reset(h);
+                    const int left = std::min(LANES, channels - j * LANES);
+                    const int set = bits_of(h >= neuron.threshold) & ((1 << left) - 1);
+                    fired += __builtin_popcount(set);
+                    uint8_t* to = sink.bits + (at + j * LANES) / 8;
+                    to[0] = uint8_t(set);
+                    if (LANES == 16 && left > 8) to[1] = uint8_t(set >> 8);
+                }
+            }
+        }
+    }
+    return fired;
+}
+
+// Lists of the spikes that output rows y0 to y1 of an image read, added to those that p has.
+static void list_rows(const uint8_t* bits, const Conv& c, int64_t image, int64_t y0, int64_t y1, Pixels& p) {
     const int64_t bytes = c.channels / 8, space = c.channels + 8;  // list_bits writes beyond
+    const auto list = c.quads ? list_quads : list_bits;
     const int64_t top = std::max<int64_t>(0, y0 * c.stride_height - c.pad_height);
     const int64_t bottom =
         std::min(c.height, (y1 - 1) * c.stride_height - c.pad_height + c.kernel_height);
-    s.rows.resize(std::max<int64_t>(0, bottom - top) * c.width * space);
-    s.counts.resize(std::max<int64_t>(0, bottom - top) * c.width);
-    for (int64_t i = 0; i < (bottom - top) * c.width; i++)
-        s.counts[i] = list_bits(bits + ((image * c.height + top) * c.width + i) * bytes, int(bytes), 0,
-                                &s.rows[i * space]);
-    const int64_t pixels = (y1 - y0) * c.out_width;
-    s.lists.resize(pixels * taps_of(c) * c.channels + 8);
-    s.ends.resize(pixels);
-    int64_t n = 0;
+    const int64_t inputs = std::max<int64_t>(0, bottom - top) * c.width;
+    p.rows.resize(inputs * space);
+    p.counts.resize(inputs);
+    for (int64_t i = 0; i < inputs; i++)
+        p.counts[i] = list(bits + ((image * c.height + top) * c.width + i) * bytes, int(bytes), 0,
+                           &p.rows[i * space]);
+    int64_t n = p.ends.empty() ? 0 : p.ends.back();
+    p.lists.resize(n + (y1 - y0) * c.out_width * taps_of(c) * c.channels + 8);
     for (int64_t y = y0; y < y1; y++)
         for (int64_t x = 0; x < c.out_width; x++) {
             for (int64_t ky = 0; ky < c.kernel_height; ky++) {
@@ -505,56 +566,62 @@ static void convolve_rows(const uint8_t* bits, const float* packed, const float*
                     const int64_t ix = x * c.stride_width - c.pad_width + kx;
                     if (ix < 0 || ix >= c.width) continue;
                     const int64_t i = (iy - top) * c.width + ix;
-                    const int row = int((ky * c.kernel_width + kx) * c.channels);
-                    n += append(&s.rows[i * space], s.counts[i], row, &s.lists[n]);
+                    const int row = int((ky * c.kernel_width + kx) * rows_of_tap(c));
+                    n += append(&p.rows[i * space], p.counts[i], row, &p.lists[n]);
                 }
             }
-            s.ends[(y - y0) * c.out_width + x] = n;
+            p.ends.push_back(n);
         }
-    const int64_t first = (image * c.out_height + y0) * c.out_width;
-    convolve_pixels(s.lists.data(), s.ends.data(), pixels, first, packed, bias, base, out, c);
 }
 
-static void conv_forward(const uint8_t* bits, const float* packed, const float* bias, const float* base,
-                         float* out, const Conv& c, int threads) {
+// The same for count pixels of a 1x1 convolution, from the first on.
+static void list_pixels(const uint8_t* bits, const Conv& c, int64_t first, int64_t count, Pixels& p) {
+    const int64_t bytes = c.channels / 8;
+    const auto list = c.quads ? list_quads : list_bits;
+    int64_t n = p.ends.empty() ? 0 : p.ends.back();
+    p.lists.resize(n + count * c.channels + 8);
+    for (int64_t i = 0; i < count; i++) {
+        n += list(bits + (first + i) * bytes, int(bytes), 0, &p.lists[n]);
+        p.ends.push_back(n);
+    }
+}
+
+static int64_t conv_forward(const uint8_t* bits, const float* packed, const float* bias, const Sink& sink,
+                         const Conv& c, int threads) {
     // as many pixels at once as keep their lists in the cache, at a rate of 1 in 6
-    const int64_t per_pixel = std::max<int64_t>(1, taps_of(c) * c.channels / 6);
-    const int64_t pixels = std::max<int64_t>(1, 32768 / per_pixel);
+    const int64_t per_pixel = std::max<int64_t>(1, sink.steps * taps_of(c) * c.channels / 6);
+    const int64_t most = std::max<int64_t>(1, 32768 / per_pixel);
     const bool pointwise = taps_of(c) == 1 && c.stride_height == 1 && c.stride_width == 1 &&
                            c.pad_height == 0 && c.pad_width == 0;
-    const int64_t all = c.images * c.out_height * c.out_width;
-    if (pointwise) {
-        const int64_t size = std::min(pixels, std::max<int64_t>(1, all / (4 * threads)));
-#pragma omp parallel num_threads(threads)
-        {
-            Scratch s;
-            s.lists.resize(size * c.channels + 8);
-            s.ends.resize(size);
-#pragma omp for schedule(dynamic)
-            for (int64_t first = 0; first < all; first += size) {
-                const int64_t count = std::min(size, all - first), bytes = c.channels / 8;
-                int64_t n = 0;
-                for (int64_t i = 0; i < count; i++) {
-                    n += list_bits(bits + (first + i) * bytes, int(bytes), 0, &s.lists[n]);
-                    s.ends[i] = n;
-                }
-                convolve_pixels(s.lists.data(), s.ends.data(), count, first, packed, bias, base, out, c);
-            }
-        }
-        return;
-    }
-    const int64_t fair = std::max<int64_t>(1, c.images * c.out_height / (4 * threads));
-    const int64_t rows = std::min({std::max<int64_t>(1, pixels / c.out_width), fair, c.out_height});
+    const int64_t images = c.images / sink.steps, next = images * c.out_height * c.out_width;
+    const auto run = sink.neuron && is_published(*sink.neuron) ? convolve_pixels<true> : convolve_pixels<false>;
+    const int64_t size = std::min(most, std::max<int64_t>(1, next / (4 * threads)));
+    const int64_t fair = std::max<int64_t>(1, images * c.out_height / (4 * threads));
+    const int64_t rows = std::min({std::max<int64_t>(1, most / c.out_width), fair, c.out_height});
     const int64_t bands = (c.out_height + rows - 1) / rows;
-#pragma omp parallel num_threads(threads)
+    const int64_t tasks = pointwise ? (next + size - 1) / size : images * bands;
+    int64_t fired = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : fired)
     {
-        Scratch s;
+        Pixels p;
+        p.next = next;
 #pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < c.images * bands; task++) {
-            const int64_t y0 = task % bands * rows, y1 = std::min(y0 + rows, c.out_height);
-            convolve_rows(bits, packed, bias, base, out, c, task / bands, y0, y1, s);
+        for (int64_t task = 0; task < tasks; task++) {
+            const int64_t image = task / bands, y0 = task % bands * rows;
+            const int64_t y1 = std::min(y0 + rows, c.out_height);
+            p.first = pointwise ? task * size : (image * c.out_height + y0) * c.out_width;
+            p.count = pointwise ? std::min(size, next - p.first) : (y1 - y0) * c.out_width;
+            p.ends.clear();
+            for (int64_t t = 0; t < sink.steps; t++) {
+                if (pointwise)
+                    list_pixels(bits, c, t * next + p.first, p.count, p);
+                else
+                    list_rows(bits, c, t * images + image, y0, y1, p);
+            }
+            fired += run(p, packed, bias, sink, c);
         }
     }
+    return fired;
 }
 
 // ------------------------------------------------------------------------------ gradient of the weights
@@ -562,14 +629,14 @@ static void conv_forward(const uint8_t* bits, const float* packed, const float* 
 // The gradient of one row of weights is the sum of grad_out over the pixels where its input spiked.
 // grad_out of a band of pixels, a block of channels wide and padded with zeros, stays in the cache.
 static void grad_weight_band(const uint8_t* bits, const float* grad_out, float* packed, const Conv& c,
-                             int64_t image, int64_t y0, int64_t y1, Scratch& s, std::vector<float>& g) {
+                             int64_t image, int64_t y0, int64_t y1, Pixels& s, std::vector<float>& g) {
     const int64_t wide = c.out_width + 2 * (c.kernel_width - 1);
     const int64_t above = c.kernel_height - 1, left = c.kernel_width - 1;
     // a spike at input row y meets output rows y + pad - kernel + 1 to y + pad
     const int64_t top = y0 + c.pad_height - above, high = y1 - y0 + above;
     const int64_t bytes = c.channels / 8, most = (y1 - y0) * c.width;
     s.rows.resize(c.channels + 8);
-    s.lists.resize(c.channels * most);
+    s.lists.resize(c.channels * most + AHEAD);
     s.counts.assign(c.channels, 0);
     for (int64_t y = y0; y < y1; y++)
         for (int64_t x = 0; x < c.width; x++) {
@@ -606,8 +673,9 @@ static void grad_weight_band(const uint8_t* bits, const float* grad_out, float* 
     }
 }
 
-static void conv_grad_weight(const uint8_t* bits, const float* grad_out, float* grad_weight, const Conv& c,
-                             int threads) {
+static void conv_grad_weight(const uint8_t* bits, const float* grad_out, float* grad_weight,
+                             Conv c, int threads) {
+    c.quads = 0;
     const int64_t size = packed_size(c), wide = c.out_width + 2 * (c.kernel_width - 1);
     const int64_t fits = 65536 / wide - c.kernel_height;  // places are numbers of 16 bits
     const int64_t cached = 49152 / (std::min<int64_t>(BLOCK, c.out_channels) * wide);
@@ -620,7 +688,7 @@ static void conv_grad_weight(const uint8_t* bits, const float* grad_out, float* 
     for (int thread = 0; thread < threads; thread++) {  // the same thread does the same in every run
         std::vector<float>& part = parts[thread];
         std::vector<float> g;
-        Scratch s;
+        Pixels s;
         part.assign(size, 0.0f);
         const int64_t tasks = c.images * bands;
         for (int64_t task = tasks * thread / threads; task < tasks * (thread + 1) / threads; task++) {
@@ -820,6 +888,57 @@ static void depthwise_grad_weight(const uint8_t* bits, const float* grad_out,
             for (const auto& part : parts) sum += part[tap * wide + channel];
             grad_weight[tap * c.channels + channel] = sum;
         }
+}
+
+// ------------------------------------------------------------------------------------------ attention
+
+// The places of the bits that are set among count bits from the one numbered from.
+static inline int list_range(const uint8_t* bits, int64_t from, int count, uint16_t* list) {
+    int n = 0;
+    for (int done = 0; done < count;) {
+        const int64_t at = from + done;
+        const int size = std::min<int>(8 - at % 8, count - done);
+        int byte = bits[at / 8] >> (at % 8) & ((1 << size) - 1);
+        for (; byte; byte &= byte - 1) list[n++] = uint16_t(done + __builtin_ctz(byte));
+        done += size;
+    }
+    return n;
+}
+
+// out = scale q (k^T v), head by head, from bits [images, pixels, 3 channels]: q, k, v one after the
+// other. Both products are additions of what spikes choose; k^T v are whole numbers.
+static void attention(const uint8_t* bits, float* out, int64_t images, int64_t pixels, int64_t channels,
+                      int64_t heads, float scale, int threads) {
+    const int depth = int(channels / heads), wide = (depth + LANES - 1) / LANES * LANES;
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> kv(depth * wide);
+        std::vector<float> sums(wide);
+        std::vector<uint16_t> first(depth), second(depth);
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < images * heads; task++) {
+            const int64_t image = task / heads, head = task % heads;
+            std::fill(kv.begin(), kv.end(), 0.0f);
+            for (int64_t i = 0; i < pixels; i++) {
+                const int64_t at = (image * pixels + i) * 3 * channels + head * depth;
+                const int n = list_range(bits, at + channels, depth, first.data());
+                if (!n) continue;
+                const int m = list_range(bits, at + 2 * channels, depth, second.data());
+                for (int a = 0; a < n; a++)
+                    for (int b = 0; b < m; b++) kv[first[a] * wide + second[b]] += 1.0f;
+            }
+            for (int64_t i = 0; i < pixels; i++) {
+                const int64_t at = (image * pixels + i) * 3 * channels + head * depth;
+                const int n = list_range(bits, at, depth, first.data());
+                std::fill(sums.begin(), sums.end(), 0.0f);
+                for (int a = 0; a < n; a++)
+                    for (int j = 0; j < wide; j += LANES)
+                        store(&sums[j], load(&sums[j]) + load(&kv[first[a] * wide + j]));
+                float* to = out + (image * pixels + i) * channels + head * depth;
+                for (int j = 0; j < depth; j++) to[j] = sums[j] * scale;
+            }
+        }
+    }
 }
 
 }  // namespace ISA

@@ -48,7 +48,7 @@ class ConvStruct(ctypes.Structure):
             *("images", "height", "width", "channels"),
             *("out_height", "out_width", "out_channels"),
             *("kernel_height", "kernel_width", "stride_height", "stride_width"),
-            *("pad_height", "pad_width"),
+            *("pad_height", "pad_width", "quads"),
         )
     ]
 
@@ -62,6 +62,7 @@ def library() -> ctypes.CDLL | None:
             lib = ctypes.CDLL(str(path))  # torch, imported above, has loaded its OpenMP by now
             lib.mmspike_lif_forward.restype = ctypes.c_int64
             lib.mmspike_packed_size.restype = ctypes.c_int64
+            lib.mmspike_conv_fire.restype = ctypes.c_int64
             return lib
     return None
 

@@ -31,6 +31,17 @@ struct Conv {  // pixels of the input are [images, height, width], channels lie 
     int64_t images, height, width, channels;
     int64_t out_height, out_width, out_channels;
     int64_t kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
+    int64_t quads;  // whether the weights are packed as sums over four input channels
+};
+
+// What becomes of a convolution's sums: they are written to out, on top of base if there is one; or, if
+// there are bits, neurons read them, over all steps, and their spikes are written, a bit each.
+struct Sink {
+    const float* base;
+    float* out;
+    uint8_t* bits;
+    const LIF* neuron;
+    int64_t steps;  // 1 where there are no bits
 };
 
 struct Table {  // for every byte, the places of its bits
@@ -137,9 +148,18 @@ void mmspike_pack_weight(const float* weight, const int64_t* strides, float* pac
 
 // Convolve bits [images, height, width, channels] and add bias [out] and base, shaped like the output;
 // either may be null.
-void mmspike_conv_forward(const uint8_t* bits, const float* packed, const float* bias, const float* base,
+int64_t mmspike_conv_forward(const uint8_t* bits, const float* packed, const float* bias, const float* base,
                           float* out, const Conv* c, int threads) {
-    DISPATCH(conv_forward(bits, packed, bias, base, out, *c, threads))
+    const Sink sink{base, out, nullptr, nullptr, 1};
+    DISPATCH(conv_forward(bits, packed, bias, sink, *c, threads))
+}
+
+// The same, and the spikes of neurons that read the result, as bits; images are steps times as many.
+// Returns the number of spikes.
+int64_t mmspike_conv_fire(const uint8_t* bits, const float* packed, const float* bias, uint8_t* spikes,
+                       int64_t steps, const LIF* p, const Conv* c, int threads) {
+    const Sink sink{nullptr, nullptr, spikes, p, steps};
+    DISPATCH(conv_forward(bits, packed, bias, sink, *c, threads))
 }
 
 // The gradient of the weights [out, in, kernel height, kernel width], contiguous; stride 1.
@@ -158,5 +178,11 @@ void mmspike_depthwise_forward(const uint8_t* bits, const float* weight, float* 
 void mmspike_depthwise_grad_weight(const uint8_t* bits, const float* grad_out,
                                    float* grad_weight, const Conv* c, int threads) {
     DISPATCH(depthwise_grad_weight(bits, grad_out, grad_weight, *c, threads))
+}
+
+// Attention of spikes: scale q (k^T v) from bits [images, pixels, 3 channels] of q, k and v.
+void mmspike_attention(const uint8_t* bits, float* out, int64_t images, int64_t pixels, int64_t channels,
+                       int64_t heads, float scale, int threads) {
+    DISPATCH(attention(bits, out, images, pixels, channels, heads, scale, threads))
 }
 }

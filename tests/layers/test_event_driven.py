@@ -9,8 +9,10 @@ from torch import nn
 
 from mmspike.deploy.packed import PackedConv2d
 from mmspike.layers import event_driven
-from mmspike.layers.event_driven import PackedSpikes, convolve
-from mmspike.layers.firing import fire
+from mmspike.layers.attention import linear_attention
+from mmspike.layers.event_driven import PackedSpikes, attend, convolve, convolve_and_fire
+from mmspike.layers.firing import fire, fire_into_bits
+from mmspike.layers.time import per_step
 from mmspike.native import library
 from mmspike.neurons import LIF
 
@@ -240,3 +242,72 @@ def test_against_a_convolution_in_double_precision():
     y = convolve(conv, fire(LIF(), x, conv).flatten(0, 1))
     expected = F.conv2d(s, conv.weight.double(), conv.bias.double(), padding=1)
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("time_steps", [1, 3])
+@pytest.mark.parametrize("dynamics", [{}, dict(tau=1.7, v_reset=None, v_threshold=0.6)], ids=str)
+def test_convolution_and_the_neuron_behind_it_in_one_pass(shape, time_steps, dynamics):
+    channels, out, kernel, stride, padding, height, width = shape
+    packed = PackedConv2d(nn.Conv2d(channels, out, kernel, stride, padding))
+    packed.bias.data += 1.9
+    neuron = LIF(**dynamics)
+    x = potentials(time_steps, 2, channels, height, width)
+    with torch.no_grad():
+        s = fire(LIF(), x, packed)
+        fused = convolve_and_fire(packed, s, neuron.dynamics())
+        if out % 8:
+            assert fused is None
+            return
+        y = per_step(lambda s: convolve(packed, s), s)
+        expected = neuron(y)
+        assert torch.equal(fused.unpack(), expected)  # the sums are the same to the bit
+    assert fused.count == expected.sum()
+    assert 0 < expected.mean() < 1
+
+
+def test_only_deployed_layers_are_run_together():
+    conv = nn.Conv2d(16, 24, 3, padding=1)
+    s = fire(LIF(), potentials(1, 1, 16, 5, 5), conv)
+    p = LIF().dynamics()
+    with torch.no_grad():
+        assert convolve_and_fire(conv, s, p) is None
+        assert convolve_and_fire(PackedConv2d(conv), s, p) is not None
+    assert convolve_and_fire(PackedConv2d(conv), s, p) is None  # gradients are wanted
+
+
+@pytest.mark.parametrize("channels", [16, 24, 360])
+@pytest.mark.parametrize("level", range(3))
+def test_attention_of_spikes_is_exact(channels, level):
+    heads = 8
+    lib = library.loaded()
+    best = lib.mmspike_level()
+    x = potentials(2, 3, 3 * channels, 5, 7, rate=0.3)
+    with torch.no_grad():
+        s = fire_into_bits(LIF(), x)
+        q, k, v = (y.flatten(3).unflatten(2, (heads, -1)) for y in LIF()(x).chunk(3, dim=2))
+        expected = linear_attention(q, k, v, 0.125).flatten(2, 3).unflatten(3, (5, 7))
+        try:
+            if lib.mmspike_set_level(level) != level:
+                pytest.skip(f"the processor has no {library.LEVELS[level]}")
+            out = attend(s, heads, 0.125)
+        finally:
+            lib.mmspike_set_level(best)
+    assert torch.equal(out, expected)
+    assert expected.max() > 1
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.95])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_sums_over_four_channels(rate, kernel, monkeypatch):
+    conv = nn.Conv2d(32, 72, kernel, padding=kernel // 2)
+    x = potentials(2, 2, 32, 9, 8, rate)
+    monkeypatch.setattr(event_driven, "QUAD_RATE", 2.0)
+    monkeypatch.setattr(event_driven, "DENSE_RATE", 2.0)
+    _, weight, expected = results(x, conv)
+    monkeypatch.setattr(event_driven, "QUAD_RATE", 0.0)
+    assert_close(results(x, conv, weight)[2], expected)
+    packed = PackedConv2d(conv)
+    with torch.no_grad():
+        assert_close([convolve(packed, fire(LIF(), x, packed).flatten(0, 1))], expected[:1])
+    assert set(packed._packed_rows) == {True}

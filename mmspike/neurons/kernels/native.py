@@ -97,7 +97,7 @@ def forward(x: Tensor, p: LIFParameters, spikes: Tensor, norm: Norm | None = Non
         int(spikes.dtype == torch.uint8),
         *map(ctypes.c_int64, (steps, n, x.stride(0))),
         _reference(norm),
-        ctypes.byref(_struct(p)),
+        ctypes.byref(struct_of(p)),
         torch.get_num_threads(),
     )
 
@@ -135,7 +135,7 @@ def gradient(
         *map(ctypes.c_int64, (steps, n, x.stride(0), grad_s.stride(0))),
         _reference(norm),
         pointer(sums),
-        ctypes.byref(_struct(p)),
+        ctypes.byref(struct_of(p)),
         torch.get_num_threads(),
     )
     return grad_x_seq
@@ -158,7 +158,8 @@ def _reference(norm: Norm | None) -> object:
     return ctypes.byref(NormStruct(*(x.data_ptr() for x in norm), norm.scale.numel()))
 
 
-def _struct(p: LIFParameters) -> LIFStruct:
+def struct_of(p: LIFParameters) -> LIFStruct:
+    """The parameters as the kernels take them."""
     return LIFStruct(
         tau=p.tau,
         threshold=p.v_threshold,

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from mmspike.neurons import functional
 from mmspike.neurons.kernels import eager, native
+from mmspike.neurons.kernels.compiled import constants
 
 BACKENDS = ("auto", "torch", "eager", "native", "cupy", "spikingjelly")
 """``torch`` is the reference under autograd, ``eager`` torch with a backward pass by hand,
-``native`` C++ on the CPU, ``cupy`` our CUDA kernels, ``spikingjelly`` its Triton or CUDA kernels."""
+``native`` C++ on the CPU, ``cupy`` our CUDA kernels, ``spikingjelly`` its Triton or CUDA ones."""
 
 ON_CUDA = ("cupy", "spikingjelly", "eager")
 """What ``auto`` measures against one another on a GPU."""
@@ -36,11 +37,20 @@ def lif_multi_step(x_seq: Tensor, backend: str, **parameters: Any) -> Tensor:
     Raises:
         RuntimeError: If the backend is not there, or cannot run this input or surrogate.
     """
+    if torch.compiler.is_compiling():
+        if backend not in ("auto", "torch"):
+            return _outside_of_graphs(x_seq, backend, parameters)
+        return functional.lif_multi_step(x_seq, **constants(parameters))
     if backend == "auto":
         backend = choose(x_seq, parameters["surrogate"])
     else:
         check(backend, x_seq, parameters["surrogate"])
     return _implementation(backend)(x_seq, **parameters)
+
+
+@torch.compiler.disable(reason="only a LIF of backend 'auto' or 'torch' can be compiled")
+def _outside_of_graphs(x_seq: Tensor, backend: str, parameters: dict[str, Any]) -> Tensor:
+    return lif_multi_step(x_seq, backend, **parameters)
 
 
 def choose(x_seq: Tensor, surrogate: object) -> str:
