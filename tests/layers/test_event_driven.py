@@ -250,8 +250,8 @@ def test_against_a_convolution_in_double_precision():
 def test_convolution_and_the_neuron_behind_it_in_one_pass(shape, time_steps, dynamics):
     channels, out, kernel, stride, padding, height, width = shape
     packed = PackedConv2d(nn.Conv2d(channels, out, kernel, stride, padding))
-    packed.bias.data += 1.9
     neuron = LIF(**dynamics)
+    packed.bias.data += neuron.firing_input
     x = potentials(time_steps, 2, channels, height, width)
     with torch.no_grad():
         s = fire(LIF(), x, packed)
