@@ -1,4 +1,4 @@
-"""Say what is installed, and whether mmcv's compiled ops work."""
+"""Say what is installed, whether mmcv's compiled ops work, and ours are there."""
 
 from __future__ import annotations
 
@@ -48,6 +48,10 @@ def main() -> None:
         state = check_ops(device)
         broken |= state != "work"
         print(f"mmcv's ops on {device}: {state}")
+    from mmspike.native import library
+
+    kernels = library.level() if library.is_available() else "not compiled: slower, in plain torch"
+    print(f"mmspike's kernels on cpu: {kernels}")
     if broken:
         sys.exit(
             "mmcv was compiled for another torch; build it again:\n"

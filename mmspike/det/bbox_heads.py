@@ -7,7 +7,7 @@ from typing import Any
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from torch import Tensor, nn
 
-from mmspike.layers.conv import SpikeLayer, build_norm
+from mmspike.layers.conv import SpikeLayer, build_norm, run_chain
 from mmspike.layers.time import mean_over_time, per_step, swap_time_and_batch
 from mmspike.neurons import build_neuron
 from mmspike.registry import DET_MODELS
@@ -80,15 +80,12 @@ class SpikeConvFCBBoxHead(ConvFCBBoxHead):
     def _run_branch(
         self, x: Tensor, convs: nn.ModuleList, fcs: nn.ModuleList, flatten: bool = True
     ) -> Tensor:
-        for conv in convs:
-            x = conv(x)
+        x = run_chain(convs, x)
         if flatten and x.dim() == 5:
             if self.with_avg_pool:
                 x = per_step(self.avg_pool, x)
             x = x.flatten(2)  # [T, N, C * h * w]
-        for fc in fcs:
-            x = fc(x)
-        return x
+        return run_chain(fcs, x)
 
 
 @DET_MODELS.register_module()

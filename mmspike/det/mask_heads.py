@@ -7,7 +7,7 @@ from typing import Any
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from torch import Tensor, nn
 
-from mmspike.layers.conv import SpikeLayer, build_norm
+from mmspike.layers.conv import SpikeLayer, build_norm, run_chain
 from mmspike.layers.time import mean_over_time, per_step, swap_time_and_batch
 from mmspike.neurons import build_neuron
 from mmspike.registry import DET_MODELS
@@ -59,10 +59,8 @@ class SpikeFCNMaskHead(FCNMaskHead):
             Logits ``[N, classes, 2 * h, 2 * w]`` (``h, w`` without upsampling).
         """
         x = swap_time_and_batch(x)  # [T, N, C, h, w]
-        for conv in self.convs:
-            x = conv(x)
-        if isinstance(self.upsample, SpikeLayer):
-            x = self.upsample(x)
-        elif self.upsample is not None:
+        spiking = isinstance(self.upsample, SpikeLayer)
+        x = run_chain([*self.convs, self.upsample] if spiking else self.convs, x)
+        if not spiking and self.upsample is not None:
             x = per_step(self.upsample, x)
         return self.conv_logits(mean_over_time(self.neuron(x)))

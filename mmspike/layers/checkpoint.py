@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -31,7 +32,15 @@ def checkpointed(module: nn.Module, x: Tensor) -> Tensor:
     Statistics of batch norms are updated once, in the first pass. Results and state are the same as
     without checkpointing as long as each forward pass is followed by its backward pass: RepConv's
     border is read from the running statistics, which a second forward pass would move.
+
+    Raises:
+        RuntimeError: If a graph is compiled around it; the module itself may be compiled.
     """
+    if torch.compiler.is_compiling():
+        raise RuntimeError(
+            "checkpointing (with_cp) inside a compiled graph would update statistics twice: "
+            "compile what is checkpointed, as backbone.compile() and mmspike.CompileHook do"
+        )
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
         return nullcontext(), frozen_statistics(module)

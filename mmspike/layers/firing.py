@@ -118,7 +118,8 @@ def _can_fire(neuron: nn.Module, x_seq: Tensor) -> bool:
 
 
 def _can_pack(x_seq: Tensor, readers: tuple[nn.Module, ...]) -> bool:
-    return x_seq.size(2) % 8 == 0 and bool(readers) and all(map(_can_read, readers))
+    fits = x_seq.size(2) % 8 == 0 and x_seq.size(-1) < 2**13  # pixels of a row by 16 bits
+    return fits and bool(readers) and all(map(_can_read, readers))
 
 
 def _can_read(layer: nn.Module) -> bool:

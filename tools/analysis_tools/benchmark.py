@@ -1,8 +1,9 @@
 """Time inference and training against a plain implementation, interleaved in one run.
 
-Three ways to compute the same: "eager", with spikingjelly's own neurons, the image repeated T times
-and nothing folded; "training", ours as it is trained; "deployed", ours after switch_to_deploy.
-Writes a JSON file and prints a table in Markdown.
+Three ways to compute the same: "eager", with spikingjelly's own neurons (on a GPU, its fastest
+backend), the image repeated T times and nothing folded; "training", ours as it is trained;
+"deployed", ours after switch_to_deploy. Prints a table in Markdown and writes a JSON file;
+--write-docs puts the table into docs/benchmarks.md. Without options, it makes all that is there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +34,7 @@ from mmspike.backbones import MetaSpikeFormer
 from mmspike.deploy import switch_to_deploy
 from mmspike.deploy.baseline import make_eager
 from mmspike.engine.inputs import build_model, estimate_norms, noise_batch
+from mmspike.native import library
 
 CONFIGS = {
     "semantic_fpn": "configs/semantic_fpn_metaspike_ade20k.py",
@@ -53,6 +56,8 @@ HEADINGS = (
     "ours, MiB",
     "share",
 )
+HEAD = "| " + " | ".join(HEADINGS) + " |\n|" + "---|" * len(HEADINGS)
+DOCS = Path(__file__).parents[2] / "docs/benchmarks.md"
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,21 +66,42 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--models",
         nargs="+",
-        default=["backbone"],
+        default=["backbone", *CONFIGS],
         choices=["backbone", *CONFIGS],
-        help="what to time (the 15M backbone)",
+        help="what to time, with the 15M backbone (all)",
     )
     parser.add_argument(
-        "--sizes", nargs="+", default=["224x224"], metavar="HxW", help="sizes (224x224)"
+        "--sizes",
+        nargs="+",
+        default=["224x224", "512x512", "800x1333"],
+        metavar="HxW",
+        help="sizes (224x224 512x512 800x1333)",
     )
     parser.add_argument("--time-steps", nargs="+", type=int, default=[1, 4], help="T (1 4)")
-    parser.add_argument("--batch-size", type=int, default=4, help="images of the backbone (4)")
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each, after one of each (5)")
-    parser.add_argument("--no-training", action="store_true", help="time inference alone")
+    parser.add_argument(
+        "--batch-size", type=int, help="images of the backbone (4 at 224x224, else 1)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each, after one of each (3)")
+    parser.add_argument(
+        "--train-sizes",
+        nargs="*",
+        default=["224x224"],
+        metavar="HxW",
+        help="those of the sizes at which the backbone is trained, too (224x224)",
+    )
+    parser.add_argument("--amp", action="store_true", help="autocast, to bfloat16 on a CPU")
+    parser.add_argument("--write-docs", action="store_true", help="write the docs' table")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark.json"))
     parser.add_argument("--memory-of", choices=["eager", "training"], help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def images_at(args: argparse.Namespace, name: str, size: str) -> int:
+    """Images of a batch."""
+    if name != "backbone":
+        return 1
+    return args.batch_size or (4 if size == "224x224" else 1)
 
 
 def build(name: str, size: tuple[int, int], steps: int, batch: int, device: str) -> tuple:
@@ -150,7 +176,9 @@ def memory_of(args: argparse.Namespace, way: str, size: str, steps: int) -> floa
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "memory.json"
         command = [sys.executable, __file__, "--memory-of", way, "--sizes", size]
-        command += ["--time-steps", str(steps), "--batch-size", str(args.batch_size)]
+        batch = images_at(args, "backbone", size)
+        command += ["--time-steps", str(steps), "--batch-size", str(batch)]
+        command += ["--amp"] if args.amp else []
         command += ["--device", args.device, "--out", str(out)]
         subprocess.run(command, check=True, capture_output=True)
         return json.loads(out.read_text())
@@ -166,14 +194,23 @@ def measure_memory(args: argparse.Namespace) -> None:
     if args.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        train(model)
+        with autocast(args):
+            train(model)
         added = (torch.cuda.max_memory_allocated() - before) / 2**20
     else:
         Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
         before = read_status("VmRSS")
-        train(model)
+        with autocast(args):
+            train(model)
         added = read_status("VmHWM") - before
     args.out.write_text(json.dumps(added))
+
+
+def autocast(args: argparse.Namespace) -> AbstractContextManager:
+    """Mixed precision, if it was asked for."""
+    device = args.device.split(":")[0]
+    dtype = torch.bfloat16 if device == "cpu" else torch.float16
+    return torch.autocast(device, dtype, enabled=args.amp)
 
 
 def read_status(key: str) -> float:
@@ -193,12 +230,12 @@ def read_size(text: str) -> tuple[int, int]:
 
 def measure(args: argparse.Namespace, name: str, size: str, steps: int) -> list[dict[str, Any]]:
     """Rows of one model at one size: inference, and training of the backbone."""
-    batch = args.batch_size if name == "backbone" else 1
+    batch = images_at(args, name, size)
     model, infer, train = build(name, read_size(size), steps, batch, args.device)
     eager, deployed = make_eager(copy.deepcopy(model)), copy.deepcopy(model)
     switch_to_deploy(deployed)
     matrix = torch.randn(2048, 2048, device=args.device)
-    with torch.no_grad():
+    with torch.no_grad(), autocast(args):
         runs = {
             "eager": lambda: infer(eager),
             "training": lambda: infer(model),
@@ -210,13 +247,29 @@ def measure(args: argparse.Namespace, name: str, size: str, steps: int) -> list[
     common = {"model": name, "size": size, "time_steps": steps, "images": batch, "macs": macs}
     share = macs / seconds["deployed"] / (2048**3 / seconds["matrix"])
     rows = [{**common, "what": "inference", **seconds, "share": share}]
-    if train is not None and not args.no_training:
+    if train is not None and size in args.train_sizes:
         eager.train(), model.train()
         runs = {"eager": lambda: train(eager), "training": lambda: train(model)}
-        seconds = interleave(runs, args.rounds, args.device)
+        with autocast(args):
+            seconds = interleave(runs, args.rounds, args.device)
         memory = {f"{way}_mib": memory_of(args, way, size, steps) for way in runs}
         rows.append({**common, "what": "training step", **seconds, **memory})
     return rows
+
+
+def write_docs(machine: str, rows: list[dict[str, Any]]) -> None:
+    """Put the table between the marks in docs/benchmarks.md.
+
+    Raises:
+        SystemExit: If the marks are not there.
+    """
+    text = DOCS.read_text()
+    begin, end = (f"<!-- {mark} of the table -->" for mark in ("begin", "end"))
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(f"benchmark: {DOCS} needs one line {begin!r} and one {end!r}")
+    table = "\n".join([HEAD, *map(format_row, rows)])
+    before, after = text.split(begin)[0], text.split(end)[1]
+    DOCS.write_text(f"{before}{begin}\n{machine}:\n\n{table}\n{end}{after}")
 
 
 def format_row(row: dict[str, Any]) -> str:
@@ -244,11 +297,13 @@ def main() -> None:
     device = torch.cuda.get_device_name() if args.device.startswith("cuda") else "CPU"
     machine = (
         f"{date.today()}, {device} ({platform.machine()}), {torch.get_num_threads()} CPU threads, "
-        f"torch {torch.__version__}, spikingjelly {version('spikingjelly')}, "
-        f"Python {platform.python_version()}; median of {args.rounds}"
+        f"kernels: {library.level() if library.is_available() else 'not compiled'}, "
+        f"{'autocast, ' if args.amp else ''}torch {torch.__version__}, "
+        f"spikingjelly {version('spikingjelly')}, Python {platform.python_version()}; "
+        f"medians of {args.rounds}"
     )
     print(machine, flush=True)
-    print("| " + " | ".join(HEADINGS) + " |\n|" + "---|" * len(HEADINGS), flush=True)
+    print(HEAD, flush=True)
     rows = []
     for name in args.models:
         for size in args.sizes:
@@ -259,6 +314,8 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
     print(args.out)
+    if args.write_docs:
+        write_docs(machine, rows)
 
 
 if __name__ == "__main__":
