@@ -154,13 +154,16 @@ class MetaSpikeFormer(BaseModule):
         frozen_stages: Stages up to this index take no gradient and no statistics; -1 freezes none,
             0 the stem.
         norm_eval: Whether norms keep their statistics in training.
-        with_cp: Whether blocks are checkpointed in training: less memory, one forward more.
+        with_cp: Whether blocks are checkpointed in training: less memory, one forward more. A
+            sequence of stages, 0 (the stem) to 4, checkpoints their blocks alone: ``(0, 1)`` those
+            with the largest maps.
         init_cfg: OpenMMLab's initialisation; ``dict(type="Pretrained", checkpoint=FILE_OR_URL)``
             takes published classification checkpoints, ours, and those of whole models.
 
     Raises:
         ValueError: If the architecture, an index, ``decode``, ``time_steps``,
-            ``attn_init_size``, ``frozen_stages`` or ``drop_path_rate`` is not one of the above.
+            ``attn_init_size``, ``frozen_stages``, ``drop_path_rate`` or ``with_cp`` is not one of
+            the above.
 
     Example:
         >>> import torch
@@ -184,7 +187,7 @@ class MetaSpikeFormer(BaseModule):
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         norm_eval: bool = False,
-        with_cp: bool = False,
+        with_cp: bool | Sequence[int] = False,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -208,7 +211,7 @@ class MetaSpikeFormer(BaseModule):
             _check("attn_init_size", attn_init_size, ok, "None or (height, width)")
             init_pixels = math.prod(math.ceil(n / ATTN_STRIDE) for n in attn_init_size)
         self.norm_eval = norm_eval
-        self.with_cp = with_cp
+        self.stages_with_cp = _read_with_cp(with_cp)
         self.stages = _build_stages(
             widths,
             num_heads,
@@ -241,7 +244,7 @@ class MetaSpikeFormer(BaseModule):
         x = in_fastest_format(img).unsqueeze(0)  # [1, B, C, H, W]
         outs = {}
         for i, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
-            with_cp = self.with_cp and self.training and i > self.frozen_stages
+            with_cp = i in self.stages_with_cp and self.training and i > self.frozen_stages
             x = stage(x, time_steps=self.time_steps if i == 0 else None, with_cp=with_cp)
             outs[i] = mean_over_time(x) if self.decode == "mean" else x
         return tuple(outs[i] for i in self.out_indices)
@@ -255,6 +258,16 @@ class MetaSpikeFormer(BaseModule):
                 if isinstance(m, _BatchNorm):
                     m.eval()
         return self
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile in place, as ``nn.Module.compile``, but block by block.
+
+        Blocks of a stage share a graph. In one graph of the whole, sizes that are halved again and
+        again become expressions that ``dynamic=True`` takes many minutes over.
+        """
+        for stage in self.stages:
+            for module in (stage.downsample, *stage.blocks):
+                module.compile(*args, **kwargs)
 
     def init_weights(self) -> None:
         """Initialise as ``init_cfg`` says.
@@ -314,6 +327,17 @@ def _read_arch(arch: str | dict[str, Any]) -> tuple[tuple[int, ...], int]:
     dims = tuple(spec["embed_dims"])
     _check("arch", arch, dims[0] % 2 == 0, "of an even first width, which the stem halves")
     return (dims[0] // 2, *dims), spec["num_heads"]
+
+
+def _read_with_cp(with_cp: bool | Sequence[int]) -> frozenset[int]:
+    """The stages whose blocks are checkpointed."""
+    if isinstance(with_cp, bool):
+        return frozenset(range(len(DEPTHS)) if with_cp else ())
+    ok = isinstance(with_cp, Sequence) and all(
+        type(i) is int and 0 <= i < len(DEPTHS) for i in with_cp
+    )
+    _check("with_cp", with_cp, ok, "a bool, or a sequence of stages from 0 (the stem) to 4")
+    return frozenset(with_cp)
 
 
 def _build_stages(

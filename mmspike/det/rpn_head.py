@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmdet.models.dense_heads import RPNHead
 from torch import Tensor, nn
 
@@ -63,6 +64,10 @@ class SpikeRPNHead(RPNHead):
         return super().forward(x)
 
     def forward_single(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict on one level, ``[T, B, C, H, W]`` behind the shared convolutions."""
+        """Predict on one level, ``[T, B, C, H, W]`` behind the shared convolutions.
+
+        Predictions are float32 at least, under autocast too: mmcv's NMS on a CPU takes no halves.
+        """
         rate = mean_over_time(self.neuron(x))
-        return self.rpn_cls(rate), self.rpn_reg(rate)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return self.rpn_cls(rate).to(dtype), self.rpn_reg(rate).to(dtype)

@@ -16,13 +16,15 @@ class CompileHook(Hook):
     """Compile backbone and neck with ``torch.compile`` before training, validation or testing.
 
     Names of parameters stay as they are, so that checkpoints fit with and without. Heads are left
-    alone: what hosts do there depends on the number of boxes. With ``dynamic=True``, maps of any
+    alone: what hosts do there depends on the number of boxes. The backbone is compiled block by
+    block. With ``dynamic=True``, maps of any
     size run through one graph; with ``None``, the first size gets its own, then one serves all.
 
     Args:
         parts: Names of the modules to compile.
         dynamic: See ``torch.compile``.
         mode: See ``torch.compile``.
+        backend: See ``torch.compile``.
 
     Raises:
         ValueError: If the model has no such part.
@@ -36,9 +38,10 @@ class CompileHook(Hook):
         parts: Sequence[str] = ("backbone", "neck"),
         dynamic: bool | None = None,
         mode: str | None = None,
+        backend: str = "inductor",
     ) -> None:
         self.parts = tuple(parts)
-        self.options = {"dynamic": dynamic, "mode": mode, "fullgraph": True}
+        self.options = {"dynamic": dynamic, "mode": mode, "backend": backend, "fullgraph": True}
 
     def before_run(self, runner: Runner) -> None:
         """Mark the parts; they are compiled when they are called."""

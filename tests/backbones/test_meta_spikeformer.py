@@ -10,6 +10,7 @@ from mmspike.backbones import MetaSpikeFormer
 from mmspike.energy import measure_firing_rates
 
 ARCH = dict(embed_dims=[16, 16, 24, 32], num_heads=4)
+EAGER = dict(type="mmspike.LIF", backend="eager")
 
 
 def build(**kwargs):
@@ -129,6 +130,45 @@ def test_checkpointing_changes_nothing(drop_path_rate):
         torch.testing.assert_close(p0.grad, p1.grad, msg=name)
     for (name, b0), b1 in zip(plain.named_buffers(), checkpointed.buffers(), strict=True):
         assert torch.equal(b0, b1), name
+
+
+def train_step(with_cp):
+    """Outputs, gradients, state, and the bytes that one forward pass keeps for the backward."""
+    torch.manual_seed(1)
+    model = build(time_steps=2, with_cp=with_cp, attn_init_size=(32, 32), neuron_cfg=EAGER).train()
+    x, kept = torch.rand(2, 3, 32, 32), {}
+
+    def remember(t):
+        kept[t.untyped_storage().data_ptr()] = t  # which lives on, so that no address is reused
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda t: t):
+        ys = model(x)
+    sum(y.square().mean() for y in ys).backward()
+    grads = [p.grad for p in model.parameters()]
+    size = sum(t.untyped_storage().nbytes() for t in kept.values())
+    return [*(y.detach() for y in ys), *grads, *model.buffers()], size
+
+
+def test_checkpointing_stages_changes_nothing_but_the_memory():
+    expected, size = train_step(False)
+    sizes = [size]
+    for with_cp in [(0,), (0, 1), [0, 1, 3], (0, 1, 2, 3), True]:
+        results, size = train_step(with_cp)
+        for a, b in zip(results, expected, strict=True):
+            assert torch.equal(a, b)
+        sizes.append(size)
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == len(sizes)
+    assert sizes[2] < 0.7 * sizes[0]  # the first two have the largest maps
+    assert train_step(())[1] == sizes[0]
+    assert train_step(range(5))[1] == sizes[-1]
+
+
+@pytest.mark.parametrize("with_cp", [(5,), (-1,), (True,), "0", 1, None, (0.0,)], ids=repr)
+def test_refuses_to_checkpoint_what_is_no_stage(with_cp):
+    with pytest.raises(ValueError, match=r"with_cp must be a bool, or a sequence of stages from 0"):
+        build(with_cp=with_cp)
 
 
 def test_stochastic_depth_drops_whole_images_at_the_linear_rates():

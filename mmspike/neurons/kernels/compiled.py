@@ -13,7 +13,7 @@ from typing import Any
 from spikingjelly.activation_based import surrogate as sj_surrogate
 from torch import Tensor
 
-SMOOTH = frozenset({sj_surrogate.Sigmoid, sj_surrogate.ATan})
+SMOOTH = frozenset({sj_surrogate.Sigmoid, sj_surrogate.ATan, sj_surrogate.Erf})
 """Surrogates that are the derivative of their primitive function, as autograd finds it."""
 
 
