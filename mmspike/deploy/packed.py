@@ -35,6 +35,14 @@ class _Packed(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
         self._packed: Tensor | None = None
         self._packed_rows: dict[bool, Tensor] = {}
+        self._packed_from: tuple | None = None
+
+    def _forget_if_changed(self) -> None:
+        """Drop what was packed if the weights were written to since."""
+        weight = self.weight
+        state = (weight.data_ptr(), None if weight.is_inference() else weight._version)
+        if state != self._packed_from:
+            self._packed, self._packed_rows, self._packed_from = None, {}, state
 
     def _usable(self, x: Tensor) -> bool:
         return (
@@ -79,6 +87,7 @@ class PackedConv2d(_Packed):
             return F.conv2d(
                 x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
             )
+        self._forget_if_changed()
         if self._packed is None:
             self._packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
                 self.weight.detach().to_mkldnn(), *geometry, list(x.shape)
@@ -89,6 +98,7 @@ class PackedConv2d(_Packed):
 
     def packed_rows(self, quads: bool) -> Tensor:
         """The weights as the event-driven convolution takes them."""
+        self._forget_if_changed()
         if quads not in self._packed_rows:
             self._packed_rows[quads] = pack_weight(self.weight.detach(), quads)
         return self._packed_rows[quads]
@@ -122,6 +132,7 @@ class PackedLinear(_Packed):
         """Map ``[N, C]`` to ``[N, C']``."""
         if not self._usable(x):
             return F.linear(x, self.weight, self.bias)
+        self._forget_if_changed()
         if self._packed is None:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), x.size(0))
         return torch.ops.mkldnn._linear_pointwise(

@@ -17,8 +17,8 @@ class CompileHook(Hook):
 
     Names of parameters stay as they are, so that checkpoints fit with and without. Heads are left
     alone: what hosts do there depends on the number of boxes. The backbone is compiled block by
-    block. With ``dynamic=True``, maps of any
-    size run through one graph; with ``None``, the first size gets its own, then one serves all.
+    block. With ``dynamic=True``, maps of any size run through one graph; with ``None``, the first
+    size gets its own, then one serves all.
 
     Args:
         parts: Names of the modules to compile.

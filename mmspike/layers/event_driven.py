@@ -81,7 +81,7 @@ def convolve(conv: nn.Module, spikes: Tensor | PackedSpikes) -> Tensor:
         if dense:
             return conv(spikes.unpack())
         rows = conv.packed_rows(bool(geometry.quads))
-        return kernels.forward(spikes.bits, rows, conv.bias, None, geometry)
+        return kernels.forward(spikes.bits, rows, conv.bias, geometry)
     return _Convolve.apply(spikes.carrier, weight, conv.bias, spikes, geometry, dense)
 
 
@@ -170,9 +170,10 @@ def runs_plainly(x: Tensor, dtype: torch.dtype) -> bool:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether hooks want to see what goes in or comes out."""
+    """Whether somebody wants to see what goes in or comes out: hooks, or a ``forward`` put over."""
     return bool(
-        module._forward_hooks
+        "forward" in vars(module)
+        or module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
@@ -218,7 +219,7 @@ class _Convolve(torch.autograd.Function):
         if dense:
             return F.conv2d(spikes.unpack(), weight, bias, *_steps_of(geometry))
         packed = kernels.pack_weight(weight, bool(geometry.quads))
-        return kernels.forward(spikes.bits, packed, bias, None, geometry)
+        return kernels.forward(spikes.bits, packed, bias, geometry)
 
     @staticmethod
     @once_differentiable

@@ -56,14 +56,13 @@ def norm_and_fire(
     Returns:
         Spikes of the same shape.
     """
-    if not (_can_normalise(norm) and _can_fire(neuron, y_seq)):
+    if not (_can_normalise(norm, y_seq) and _can_fire(neuron, y_seq)):
         return fire(neuron, per_step(norm, y_seq), *readers)
-    y_seq = _channels_last(y_seq)
+    y_seq = _dense(_channels_last(y_seq))
     mean, var = _statistics(norm, y_seq.flatten(0, 1))
-    batch = norm.training or norm.running_mean is None
     pack = bool(readers) and _can_pack(y_seq, readers)
     out = _NormFire.apply(
-        y_seq, norm.weight, norm.bias, mean, var, norm.eps, batch, neuron.dynamics(), pack
+        y_seq, norm.weight, norm.bias, mean, var, norm.eps, norm.training, neuron.dynamics(), pack
     )
     return PackedSpikes(*out) if pack else out
 
@@ -92,7 +91,8 @@ def convolve_norm_and_fire(
         and type(norm) is nn.Identity
         and _can_fire(neuron, spikes.carrier)
         and not is_watched(norm)
-        and all(map(_can_read, readers))
+        and _can_read(layer, spikes.shape[2])
+        and all(_can_read(reader, _out_channels(layer)) for reader in readers)
     ):
         return None
     return convolve_and_fire(layer, spikes, neuron.dynamics())
@@ -119,30 +119,53 @@ def _can_fire(neuron: nn.Module, x_seq: Tensor) -> bool:
 
 def _can_pack(x_seq: Tensor, readers: tuple[nn.Module, ...]) -> bool:
     fits = x_seq.size(2) % 8 == 0 and x_seq.size(-1) < 2**13  # pixels of a row by 16 bits
-    return fits and bool(readers) and all(map(_can_read, readers))
+    return fits and bool(readers) and all(_can_read(r, x_seq.size(2)) for r in readers)
 
 
-def _can_read(layer: nn.Module) -> bool:
+def _can_read(layer: nn.Module, channels: int) -> bool:
     if hasattr(layer, "reader"):  # several layers, of which the first reads the spikes
-        return not is_watched(layer) and _can_read(layer.reader)
+        return not is_watched(layer) and _can_read(layer.reader, channels)
     return (
         (type(layer) is nn.Conv2d or hasattr(layer, "packed_rows"))
         and (layer.groups == 1 or is_depthwise(layer))
         and set(layer.dilation) == {1}
         and not isinstance(layer.padding, str)
         and getattr(layer, "padding_mode", "zeros") == "zeros"
-        and layer.weight.dtype == torch.float32
+        and layer.in_channels == channels  # or the layer has something to say
+        and _are_plain(layer.weight, layer.bias)
         and layer.weight[0].numel() < 2**16
         and not is_watched(layer)
     )
 
 
-def _can_normalise(norm: nn.Module) -> bool:
+def _out_channels(layer: nn.Module) -> int | None:
+    return getattr(layer, "out_channels", None)
+
+
+def _can_normalise(norm: nn.Module, y_seq: Tensor) -> bool:
     return (
         type(norm) is nn.BatchNorm2d
         and norm.affine
-        and norm.weight.dtype == torch.float32
+        and norm.track_running_stats
+        and norm.num_batches_tracked is not None
+        and y_seq.dim() == 5
+        and norm.num_features == y_seq.size(2)
+        and y_seq.numel() > norm.num_features  # one value per channel has no variance
+        and _are_plain(norm.weight, norm.bias, norm.running_mean, norm.running_var)
         and not is_watched(norm)
+    )
+
+
+def _are_plain(*tensors: Tensor | None) -> bool:
+    """Whether all that are there are what the kernels read: float32, on the CPU, vectors dense."""
+    return all(
+        x is None
+        or (
+            x.dtype == torch.float32
+            and x.device.type == "cpu"
+            and (x.dim() > 1 or x.is_contiguous())
+        )
+        for x in tensors
     )
 
 
@@ -154,17 +177,23 @@ def _channels_last(x_seq: Tensor) -> Tensor:
     return x.unflatten(0, x_seq.shape[:2])
 
 
+def _dense(x_seq: Tensor) -> Tensor:
+    """``x_seq`` with its steps one behind the other in memory, each as it lies."""
+    if x_seq.size(0) == 1 or x_seq.stride(0) == x_seq[0].numel():
+        return x_seq
+    return _channels_last(x_seq.clone(memory_format=torch.contiguous_format))
+
+
 @torch.no_grad()
 def _statistics(norm: nn.BatchNorm2d, y: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance that the norm uses; in training those of the batch, which it learns."""
-    if not norm.training and norm.running_mean is not None:
+    if not norm.training:
         return norm.running_mean, norm.running_var
+    norm.num_batches_tracked.add_(1)
     momentum = norm.momentum
-    if norm.training and norm.track_running_stats:
-        norm.num_batches_tracked.add_(1)
-        if momentum is None:
-            momentum = 1.0 / norm.num_batches_tracked.item()
-    return torch.batch_norm_update_stats(y, norm.running_mean, norm.running_var, momentum or 0.0)
+    if momentum is None:
+        momentum = 1.0 / norm.num_batches_tracked.item()
+    return torch.batch_norm_update_stats(y, norm.running_mean, norm.running_var, momentum)
 
 
 class _Fire(torch.autograd.Function):
@@ -223,6 +252,7 @@ class _NormFire(torch.autograd.Function):
         if grad_s_seq is None:
             return (None,) * 9
         y_seq, inv_std, *norm = ctx.saved_tensors
+        y_seq = _dense(_channels_last(y_seq))  # hooks may have kept it in another layout
         scale, _, mean = norm = native.Norm(*norm)
         sums = torch.zeros(2, scale.numel(), dtype=torch.float64)
         grad = native.gradient(y_seq, grad_s_seq, ctx.p, norm, sums)

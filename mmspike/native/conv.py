@@ -31,12 +31,20 @@ def geometry(
         stride: Along height and width.
         padding: Along height and width.
         quads: As the weights were packed.
+
+    Raises:
+        RuntimeError: If the kernel does not fit into the padded map.
     """
     n, c, h, w = shape
     out = [
         (size + 2 * pad - kernel) // step + 1
         for size, pad, kernel, step in zip((h, w), padding, weight[2:], stride, strict=True)
     ]
+    if min(out) < 1:
+        raise RuntimeError(
+            f"a convolution of kernel {weight[2:]} and padding {padding} does not fit into a map "
+            f"of {h} x {w} pixels"
+        )
     return ConvStruct(n, h, w, c, *out, weight[0], *weight[2:], *stride, *padding, quads)
 
 
@@ -67,16 +75,13 @@ def pack_weight(weight: Tensor, quads: bool = False) -> Tensor:
     return packed
 
 
-def forward(
-    bits: Tensor, packed: Tensor, bias: Tensor | None, base: Tensor | None, conv: ConvStruct
-) -> Tensor:
+def forward(bits: Tensor, packed: Tensor, bias: Tensor | None, conv: ConvStruct) -> Tensor:
     """Convolve spikes.
 
     Args:
         bits: Spikes in the order ``[N, H, W, C]``.
         packed: What :func:`pack_weight` gave.
         bias: ``[C']`` or ``None``.
-        base: What the result is added to, shaped and laid out like it, or ``None``.
         conv: What :func:`geometry` gave.
 
     Returns:
@@ -87,7 +92,6 @@ def forward(
         pointer(bits),
         pointer(packed),
         pointer(bias),
-        pointer(base),
         pointer(out),
         ctypes.byref(conv),
         torch.get_num_threads(),
@@ -143,7 +147,7 @@ def attention(bits: Tensor, shape: tuple[int, int, int], num_heads: int, scale: 
     Returns:
         ``[N, pixels, C]``, float32.
     """
-    out = torch.empty(shape)
+    out = torch.empty(shape, dtype=torch.float32, device="cpu")
     loaded().mmspike_attention(
         pointer(bits),
         pointer(out),

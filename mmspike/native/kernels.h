@@ -487,17 +487,6 @@ struct Pixels {
     int64_t count, first, next;
 };
 
-static inline void write_sums(const uint16_t* list, int n, AddRows run, const float* w, const float* start,
-                              float* sums, const Sink& sink, int64_t at, int channels, bool whole) {
-    const float* from = start;
-    if (sink.base) {
-        for (int j = 0; j < channels; j++) sums[j] = start[j] + sink.base[at + j];
-        from = sums;
-    }
-    run(w, list, n, from, whole ? sink.out + at : sums);
-    if (!whole) std::memcpy(sink.out + at, sums, channels * sizeof(float));
-}
-
 // The outputs of all pixels, block by block, so that a block of weights stays in the cache. Returns the
 // number of spikes, where neurons fire.
 template <bool PUBLISHED>
@@ -521,7 +510,8 @@ static int64_t convolve_pixels(const Pixels& p, const float* packed, const float
                 const int n = int(p.ends[k] - begin);
                 const uint16_t* list = &p.lists[begin];
                 if (!sink.bits) {
-                    write_sums(list, n, run, w, start, sums, sink, at, channels, whole);
+                    run(w, list, n, start, whole ? sink.out + at : sums);
+                    if (!whole) std::memcpy(sink.out + at, sums, channels * sizeof(float));
                     continue;
                 }
                 run(w, list, n, start, sums);

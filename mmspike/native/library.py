@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import ClassVar
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -53,13 +55,25 @@ class ConvStruct(ctypes.Structure):
     ]
 
 
+VERSION = 1
+"""What ``mmspike_version()`` of native.cpp gives: a library of another one is not called."""
+
+
 @lru_cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels, or ``None`` where they were not compiled."""
+    """The compiled kernels; ``None`` where there are none, or, with a warning, none that fit."""
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_kernels{suffix}")
         if path.is_file():
-            lib = ctypes.CDLL(str(path))  # torch, imported above, has loaded its OpenMP by now
+            try:
+                lib = ctypes.CDLL(str(path))  # torch, imported above, has loaded its OpenMP by now
+                version = lib.mmspike_version()
+            except (OSError, AttributeError) as error:
+                version = f"one that cannot be loaded ({error})"
+            if version != VERSION:
+                text = f"{path}: kernels of version {VERSION} are wanted, found {version}; install "
+                print_log(text + "mmspike again", "current", level=logging.WARNING)
+                return None
             lib.mmspike_lif_forward.restype = ctypes.c_int64
             lib.mmspike_packed_size.restype = ctypes.c_int64
             lib.mmspike_conv_fire.restype = ctypes.c_int64

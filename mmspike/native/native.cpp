@@ -34,10 +34,9 @@ struct Conv {  // pixels of the input are [images, height, width], channels lie 
     int64_t quads;  // whether the weights are packed as sums over four input channels
 };
 
-// What becomes of a convolution's sums: they are written to out, on top of base if there is one; or, if
-// there are bits, neurons read them, over all steps, and their spikes are written, a bit each.
+// What becomes of a convolution's sums: they are written to out; or, if there are bits, neurons read
+// them, over all steps, and their spikes are written, a bit each.
 struct Sink {
-    const float* base;
     float* out;
     uint8_t* bits;
     const LIF* neuron;
@@ -103,6 +102,9 @@ static int level = best_level();
 
 extern "C" {
 
+// Raised with every change of these functions or structs; library.py knows the one it calls.
+int mmspike_version() { return 1; }
+
 int mmspike_level() { return level; }
 
 // For tests: another instruction set. Returns the one that was taken.
@@ -146,11 +148,9 @@ void mmspike_pack_weight(const float* weight, const int64_t* strides, float* pac
     DISPATCH(pack_weight(weight, strides, packed, *c, threads))
 }
 
-// Convolve bits [images, height, width, channels] and add bias [out] and base, shaped like the output;
-// either may be null.
-int64_t mmspike_conv_forward(const uint8_t* bits, const float* packed, const float* bias, const float* base,
-                          float* out, const Conv* c, int threads) {
-    const Sink sink{base, out, nullptr, nullptr, 1};
+// Convolve bits [images, height, width, channels] and add bias [out], which may be null.
+int64_t mmspike_conv_forward(const uint8_t* bits, const float* packed, const float* bias, float* out, const Conv* c, int threads) {
+    const Sink sink{out, nullptr, nullptr, 1};
     DISPATCH(conv_forward(bits, packed, bias, sink, *c, threads))
 }
 
@@ -158,7 +158,7 @@ int64_t mmspike_conv_forward(const uint8_t* bits, const float* packed, const flo
 // Returns the number of spikes.
 int64_t mmspike_conv_fire(const uint8_t* bits, const float* packed, const float* bias, uint8_t* spikes,
                        int64_t steps, const LIF* p, const Conv* c, int threads) {
-    const Sink sink{nullptr, nullptr, spikes, p, steps};
+    const Sink sink{nullptr, spikes, p, steps};
     DISPATCH(conv_forward(bits, packed, bias, sink, *c, threads))
 }
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from mmspike.layers.checkpoint import checkpointed
 from mmspike.layers.conv import SpikeChain, spike_conv
-from mmspike.layers.event_driven import PackedSpikes
-from mmspike.layers.firing import norm_and_fire
+from mmspike.layers.event_driven import PackedSpikes, convolve
+from mmspike.layers.firing import fire, norm_and_fire
 from mmspike.layers.time import per_step
 from mmspike.native import library
 from mmspike.neurons import LIF
@@ -159,3 +159,59 @@ def test_bits_for_those_that_read_bits():
     assert isinstance(s, PackedSpikes)
     with torch.autocast("cpu", torch.bfloat16):
         assert type(norm_and_fire(norm, LIF(), input_of(2), conv)) is torch.Tensor
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda y: y[:1].expand(3, -1, -1, -1, -1),
+        lambda y: torch.cat([y, y], dim=1)[:, :2],
+        lambda y: y.repeat_interleave(2, dim=0)[::2],
+        lambda y: y.contiguous(),
+    ],
+    ids=["the same at every step", "part of a batch", "every second step", "channels first"],
+)
+def test_layouts(layout):
+    norm, other = norm_of(24), norm_of(24)
+    other.load_state_dict(norm.state_dict())
+    y = layout(input_of(3))
+    weight = torch.randn(y.shape)
+    found = []
+    for run, n in ((norm_and_fire, norm), (one_by_one, other)):
+        leaf = y.detach()
+        leaf.requires_grad_()  # keeps the layout
+        s = run(n, LIF(), leaf)
+        found.append([s, *torch.autograd.grad(s, [leaf, n.weight, n.bias], weight)])
+    for a, b in zip(*found, strict=True):
+        assert (a - b).abs().max() <= 2e-5 * b.abs().max()
+
+
+def test_gradients_do_not_depend_on_how_hooks_keep_tensors():
+    norm, y = norm_of(24), input_of(3).requires_grad_()
+    weight = torch.randn(y.shape)
+    expected = torch.autograd.grad(norm_and_fire(norm, LIF(), y), y, weight)[0]
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.contiguous(), lambda t: t):
+        s = norm_and_fire(norm, LIF(), y)
+    torch.testing.assert_close(torch.autograd.grad(s, y, weight)[0], expected)
+
+
+def test_norms_that_do_not_learn_and_single_values():
+    norm = norm_of(24)
+    norm.track_running_stats = False
+    before = norm.running_mean.clone()
+    norm_and_fire(norm, LIF(), input_of(2))
+    assert torch.equal(norm.running_mean, before)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        norm_and_fire(norm_of(8), LIF(), torch.randn(1, 1, 8, 1, 1))
+
+
+def test_what_does_not_fit_is_refused_by_torch():
+    x = input_of(2, 16)
+    with pytest.raises(RuntimeError, match="channels"):
+        SpikeChain(spike_conv(8, 16, 3, norm_cfg=dict(type="BN")))(x)
+    with pytest.raises(RuntimeError, match="running_mean should contain"):
+        norm_and_fire(norm_of(8), LIF(), x)
+    conv = nn.Conv2d(16, 8, 3)
+    s = fire(LIF(), x[..., :2, :2], conv).flatten(0, 1)
+    with pytest.raises(RuntimeError, match="does not fit into a map of 2 x 2"):
+        convolve(conv, s)

@@ -55,7 +55,7 @@ def assert_same(module, x, weight, **change):
 
 
 @pytest.mark.parametrize("module", IMPLEMENTATIONS)
-@pytest.mark.parametrize("time_steps", range(1, 9))
+@pytest.mark.parametrize("time_steps", [*range(1, 9), 11])
 @pytest.mark.parametrize("detach_reset", [True, False])
 @pytest.mark.parametrize("decay_input", [True, False])
 @pytest.mark.parametrize("v_reset", [0.0, 0.2, None])
