@@ -31,6 +31,9 @@ def per_step(fn: Callable[[Tensor], Tensor], x_seq: Tensor) -> Tensor:
     Returns:
         ``[T, B, ...]``.
     """
+    if x_seq.shape[0] == 1 and isinstance(x_seq, Tensor):
+        # of a single image, flattening spoils the strides that mark channels-last memory
+        return fn(x_seq.squeeze(0)).unsqueeze(0)
     return fn(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
 
 

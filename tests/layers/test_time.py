@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import pytest
 import torch
+import torch.nn.functional as F
 
 from mmspike.layers.time import (
     channels_to_time,
@@ -34,3 +36,11 @@ def test_steps_travel_as_channels_and_come_back():
     assert torch.equal(folded[:, 4:8], x[:, 1])
     assert torch.equal(channels_to_time(folded, 3), x)
     assert torch.equal(swap_time_and_batch(x)[1], x[:, 1])
+
+
+@pytest.mark.parametrize("time_steps", [1, 3])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_layers_see_channels_last_memory(time_steps, batch):
+    x = torch.randn(time_steps, batch, 5, 6, 8).permute(0, 1, 4, 2, 3)
+    y = per_step(lambda x: F.interpolate(x, scale_factor=2, mode="nearest"), x)
+    assert y[0].is_contiguous(memory_format=torch.channels_last)
