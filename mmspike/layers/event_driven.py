@@ -143,16 +143,12 @@ def _is_dense(spikes: PackedSpikes, geometry: ConvStruct) -> bool:
 
 
 def is_depthwise(conv: nn.Module) -> bool:
-    """Whether the kernels know this depthwise convolution."""
+    """Whether the kernels know this kind of depthwise convolution."""
     return (
         conv.groups == conv.in_channels == conv.out_channels
         and tuple(conv.weight.shape[2:]) in ((3, 3), (7, 7))
         and set(conv.stride) == {1}
-        and set(conv.dilation) == {1}
-        and not isinstance(conv.padding, str)
-        and getattr(conv, "padding_mode", "zeros") == "zeros"
         and conv.bias is None
-        and conv.weight.dtype == torch.float32
     )
 
 

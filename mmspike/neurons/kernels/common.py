@@ -41,6 +41,13 @@ def empty_like_steps(x_seq: Tensor) -> Tensor:
     return x_seq.new_empty(x_seq.numel()).as_strided(x_seq.shape, strides)
 
 
+def laid_out_like(grad_seq: Tensor, x_seq: Tensor) -> Tensor:
+    """``grad_seq`` with each step laid out in memory as that of ``x_seq``; a copy where needed."""
+    if grad_seq.stride()[1:] == x_seq.stride()[1:] and is_dense_per_step(grad_seq):
+        return grad_seq
+    return empty_like_steps(x_seq).copy_(grad_seq)
+
+
 def rows(x_seq: Tensor) -> Tensor:
     """A dense ``x_seq`` as ``[T, N]``, in the order of memory."""
     if x_seq.dim() < 2 or x_seq.numel() == 0:

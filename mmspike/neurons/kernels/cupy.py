@@ -24,6 +24,7 @@ from mmspike.neurons.kernels.common import (
     LIFParameters,
     empty_like_steps,
     is_dense_per_step,
+    laid_out_like,
     rows,
 )
 
@@ -82,8 +83,7 @@ class _LIF(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_s_seq: Tensor) -> tuple[Tensor, None]:
         (x_seq,) = ctx.saved_tensors
-        if grad_s_seq.stride()[1:] != x_seq.stride()[1:] or not is_dense_per_step(grad_s_seq):
-            grad_s_seq = empty_like_steps(x_seq).copy_(grad_s_seq)
+        grad_s_seq = laid_out_like(grad_s_seq, x_seq)
         grad_x_seq = empty_like_steps(x_seq)
         _launch("lif_backward", ctx.p, rows(x_seq), rows(grad_s_seq), rows(grad_x_seq))
         return grad_x_seq, None

@@ -18,6 +18,7 @@ from mmspike.neurons.kernels.common import (
     LIFParameters,
     empty_like_steps,
     is_dense_per_step,
+    laid_out_like,
     rows,
 )
 
@@ -122,8 +123,7 @@ def gradient(
     Returns:
         The gradient of the norm's output, or of ``x_seq`` without one; laid out as ``x_seq``.
     """
-    if grad_s_seq.stride()[1:] != x_seq.stride()[1:] or not is_dense_per_step(grad_s_seq):
-        grad_s_seq = empty_like_steps(x_seq).copy_(grad_s_seq)
+    grad_s_seq = laid_out_like(grad_s_seq, x_seq)
     grad_x_seq = empty_like_steps(x_seq)
     x, grad_s = rows(x_seq), rows(grad_s_seq)
     steps, n = x.shape
