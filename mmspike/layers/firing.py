@@ -19,7 +19,7 @@ from mmspike.layers.event_driven import (
     is_watched,
     runs_plainly,
 )
-from mmspike.layers.time import per_step
+from mmspike.layers.time import fold_time, per_step, unfold_time
 from mmspike.neurons import LIF
 from mmspike.neurons.kernels import native
 from mmspike.neurons.kernels.common import LIFParameters, empty_like_steps, rows
@@ -59,7 +59,7 @@ def norm_and_fire(
     if not (_can_normalise(norm, y_seq) and _can_fire(neuron, y_seq)):
         return fire(neuron, per_step(norm, y_seq), *readers)
     y_seq = _dense(_channels_last(y_seq))
-    mean, var = _statistics(norm, y_seq.flatten(0, 1))
+    mean, var = _statistics(norm, fold_time(y_seq))
     pack = bool(readers) and _can_pack(y_seq, readers)
     out = _NormFire.apply(
         y_seq, norm.weight, norm.bias, mean, var, norm.eps, norm.training, neuron.dynamics(), pack
@@ -173,8 +173,8 @@ def _channels_last(x_seq: Tensor) -> Tensor:
     """``x_seq``, ``[T, B, C, H, W]``, with the channels of every step last in memory."""
     if x_seq[0].is_contiguous(memory_format=torch.channels_last):
         return x_seq
-    x = x_seq.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    return x.unflatten(0, x_seq.shape[:2])
+    x = fold_time(x_seq).contiguous(memory_format=torch.channels_last)
+    return unfold_time(x, x_seq.size(0))
 
 
 def _dense(x_seq: Tensor) -> Tensor:

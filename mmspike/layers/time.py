@@ -31,10 +31,27 @@ def per_step(fn: Callable[[Tensor], Tensor], x_seq: Tensor) -> Tensor:
     Returns:
         ``[T, B, ...]``.
     """
-    if x_seq.shape[0] == 1 and isinstance(x_seq, Tensor):
-        # of a single image, flattening spoils the strides that mark channels-last memory
-        return fn(x_seq.squeeze(0)).unsqueeze(0)
-    return fn(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
+    return unfold_time(fn(fold_time(x_seq)), x_seq.shape[0])
+
+
+def fold_time(x_seq: Tensor) -> Tensor:
+    """Put the images of all steps behind one another: ``[T, B, ...]`` to ``[T * B, ...]``."""
+    if isinstance(x_seq, Tensor) and x_seq.size(0) == 1:
+        return x_seq.squeeze(0)  # of one image, flattening would spoil the strides, see below
+    return x_seq.flatten(0, 1)
+
+
+def unfold_time(x: Tensor, time_steps: int) -> Tensor:
+    """Undo :func:`fold_time`: ``[T * B, ...]`` to ``[T, B, ...]``.
+
+    torch tells channels-last memory by the strides, also those of axes of length 1, which
+    ``unflatten`` chooses such that a single image looks like one with its channels first.
+    """
+    if time_steps == 1:
+        return x.unsqueeze(0)
+    if time_steps == x.size(0):
+        return x.unsqueeze(0).transpose(0, 1)
+    return x.unflatten(0, (time_steps, -1))
 
 
 def swap_time_and_batch(x_seq: Tensor) -> Tensor:
