@@ -23,9 +23,16 @@ from mmspike.neurons.kernels.common import LIFParameters
 DENSE_RATE = 0.35
 """Firing rate above which a dense convolution over all inputs is faster."""
 
-QUAD_RATE, QUAD_INPUTS = 0.22, 320
-"""Firing rate above which sums over four channels are faster, and inputs of a pixel (channels times
-kernel) up to which their table stays in the cache; for those no rate is too high."""
+QUAD_INPUTS = 320
+"""Inputs of a pixel (channels times kernel) up to which sums over four channels may be faster: the
+cache holds their table, and no rate is too high."""
+
+QUAD_RATE, QUAD_TABLE = 0.22, 2**20
+"""Firing rate above which they are where the table was made beforehand, and its largest size in
+bytes; larger ones are slower to read and wait for ``DENSE_RATE``."""
+
+QUAD_SPIKES = 256
+"""Spikes of a channel beyond a quarter of its pixels that pay for making the table anew."""
 
 
 class PackedSpikes(NamedTuple):
@@ -128,14 +135,31 @@ def attend(qkv: PackedSpikes, num_heads: int, scale: float) -> Tensor:
 
 
 def _geometry_of(conv: nn.Module, spikes: PackedSpikes) -> ConvStruct:
-    quads = spikes.count > QUAD_RATE * spikes.shape.numel()
+    made = hasattr(conv, "packed_rows") and not torch.is_grad_enabled()
     return kernels.geometry(
         tuple(spikes.shape),
         tuple(conv.weight.shape),
         tuple(conv.stride),
         tuple(conv.padding),
-        quads and conv.weight[0].numel() <= QUAD_INPUTS,
+        takes_quads(conv.weight, spikes, made),
     )
+
+
+def takes_quads(weight: Tensor, spikes: PackedSpikes, made: bool) -> bool:
+    """Whether a convolution adds up the weights of four channels at once.
+
+    Args:
+        weight: ``[C', C, h, w]``.
+        spikes: What it reads.
+        made: Whether the table of those sums was made beforehand.
+    """
+    if weight[0].numel() > QUAD_INPUTS:
+        return False
+    inputs = spikes.shape.numel()
+    if made:
+        size = 16 * weight.numel()  # sixteen sums of four bytes for every four weights
+        return spikes.count > (QUAD_RATE if size <= QUAD_TABLE else DENSE_RATE) * inputs
+    return spikes.count - inputs / 4 > QUAD_SPIKES * weight.size(1)
 
 
 def _is_dense(spikes: PackedSpikes, geometry: ConvStruct) -> bool:

@@ -7,10 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmspike.deploy import switch_to_deploy
 from mmspike.deploy.packed import PackedConv2d
 from mmspike.layers import event_driven
 from mmspike.layers.attention import linear_attention
-from mmspike.layers.event_driven import PackedSpikes, attend, convolve, convolve_and_fire
+from mmspike.layers.conv import spike_conv
+from mmspike.layers.event_driven import (
+    PackedSpikes,
+    attend,
+    convolve,
+    convolve_and_fire,
+    takes_quads,
+)
 from mmspike.layers.firing import fire, fire_into_bits
 from mmspike.layers.time import per_step
 from mmspike.native import library
@@ -235,6 +243,18 @@ def test_maps_that_are_not_channels_last():
     assert_close(results(shown, conv, weight)[2], results(shown.clone(), conv, weight)[2])
 
 
+@pytest.mark.parametrize("time_steps", [1, 2])
+@pytest.mark.parametrize("deployed", [False, True])
+def test_maps_of_single_images_are_channels_last_for_torch(time_steps, deployed):
+    layer = spike_conv(16, 24, 3, norm_cfg=dict(type="BN")).eval()
+    if deployed:
+        switch_to_deploy(layer)
+    with torch.no_grad():
+        y = layer(potentials(time_steps, 1, 16, 5, 6))[0]
+        y = F.interpolate(y, scale_factor=2, mode="nearest")
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_against_a_convolution_in_double_precision():
     s = (torch.rand(2, 10, 9, 64) < 0.2).permute(0, 3, 1, 2).double()
     conv = nn.Conv2d(64, 32, 3, padding=1)
@@ -302,15 +322,33 @@ def test_attention_of_spikes_is_exact(channels, level):
 def test_sums_over_four_channels(rate, kernel, monkeypatch):
     conv = nn.Conv2d(32, 72, kernel, padding=kernel // 2)
     x = potentials(2, 2, 32, 9, 8, rate)
-    monkeypatch.setattr(event_driven, "QUAD_RATE", 2.0)
+    monkeypatch.setattr(event_driven, "takes_quads", lambda *_: False)
     monkeypatch.setattr(event_driven, "DENSE_RATE", 2.0)
     _, weight, expected = results(x, conv)
-    monkeypatch.setattr(event_driven, "QUAD_RATE", 0.0)
+    monkeypatch.setattr(event_driven, "takes_quads", lambda *_: True)
     assert_close(results(x, conv, weight)[2], expected)
     packed = PackedConv2d(conv)
     with torch.no_grad():
         assert_close([convolve(packed, fire(LIF(), x, packed).flatten(0, 1))], expected[:1])
     assert set(packed._packed_rows) == {True}
+
+
+@pytest.mark.parametrize(
+    ("shape", "side", "rate", "made", "expected"),
+    [
+        ((64, 32, 1, 1), 14, 0.3, True, True),
+        ((64, 32, 1, 1), 14, 0.2, True, False),
+        ((1024, 256, 1, 1), 14, 0.3, True, False),  # a table of 4 MiB
+        ((1024, 256, 1, 1), 14, 0.4, True, True),
+        ((64, 32, 1, 1), 112, 0.3, False, True),
+        ((64, 32, 1, 1), 14, 0.3, False, False),  # too few pixels to make a table for
+        ((64, 64, 3, 3), 112, 0.9, True, False),  # too many inputs
+    ],
+)
+def test_when_four_channels_are_added_up_at_once(shape, side, rate, made, expected):
+    inputs = torch.zeros(()).expand(1, 1, shape[1], side, side)
+    spikes = PackedSpikes(inputs, None, int(rate * inputs.numel()))
+    assert takes_quads(torch.zeros(()).expand(shape), spikes, made) == expected
 
 
 def test_a_forward_put_over_a_layer_is_called(monkeypatch):

@@ -6,11 +6,13 @@ import torch.nn.functional as F
 
 from mmspike.layers.time import (
     channels_to_time,
+    fold_time,
     mean_over_time,
     per_step,
     repeat_over_time,
     swap_time_and_batch,
     time_to_channels,
+    unfold_time,
 )
 
 
@@ -44,3 +46,15 @@ def test_layers_see_channels_last_memory(time_steps, batch):
     x = torch.randn(time_steps, batch, 5, 6, 8).permute(0, 1, 4, 2, 3)
     y = per_step(lambda x: F.interpolate(x, scale_factor=2, mode="nearest"), x)
     assert y[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("time_steps", [1, 3])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_steps_that_are_unfolded_are_channels_last_for_torch(time_steps, batch):
+    x = torch.randn(time_steps * batch, 6, 7, 8).permute(0, 3, 1, 2)
+    x_seq = unfold_time(x, time_steps)
+    assert x_seq.shape == (time_steps, batch, 8, 6, 7)
+    assert torch.equal(fold_time(x_seq), x)
+    for y in (x_seq[0], fold_time(x_seq)):  # torch decides by the strides what comes out
+        y = F.interpolate(y, scale_factor=2, mode="nearest")
+        assert y.is_contiguous(memory_format=torch.channels_last)
