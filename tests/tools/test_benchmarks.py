@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mmspike.native import library
-from tests.tools.test_tools import run
+from tests.tools.helpers import run
 
 
 def cells_of(text, start):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.tools.test_tools import run
+from tests.tools.helpers import run
 
 SEGMENTOR = "configs/semantic_fpn_metaspike_shapes.py"
 DETECTOR = "configs/mask_rcnn_metaspike_shapes.py"

@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from tests.conftest import ROOT
-from tests.tools.test_tools import run
+from tests.tools.helpers import run
 
 SHAPES = "configs/semantic_fpn_metaspike_shapes.py"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -18,15 +16,9 @@ from mmspike.engine.testing import (
     show_predictions,
 )
 from tests.conftest import ROOT
+from tests.tools.helpers import run
 
 SHAPES = "configs/mask_rcnn_metaspike_shapes.py"
-
-
-def run(tool, *args, ok=True):
-    command = [sys.executable, f"tools/{tool}", *map(str, args)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (result.returncode == 0) is ok, result.stdout[-2000:] + result.stderr[-4000:]
-    return result.stdout + result.stderr
 
 
 def options(root, time_steps=1, iters=3):

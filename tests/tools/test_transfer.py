@@ -10,7 +10,8 @@ from safetensors import safe_open
 from mmspike.backbones import MetaSpikeFormer, MetaSpikeFormerClassifier
 from mmspike.checkpoints import load_pretrained, read_checkpoint
 from mmspike.checkpoints.upstream import to_upstream_state_dict
-from tests.tools.test_tools import SHAPES, options, run
+from tests.tools.helpers import run
+from tests.tools.test_tools import SHAPES, options
 
 CONVERT = "model_converters/metaspikeformer2mmspike.py"
 CHECK = "analysis_tools/check_transfer.py"

@@ -15,18 +15,17 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from timing import added_memory, interleave
 from torch import Tensor, nn
 
 import mmspike.registry  # noqa: F401  makes "mmseg::" known in configs
@@ -140,28 +139,6 @@ def train_step(model: nn.Module, image: Tensor) -> None:
     sum(y.square().mean() for y in model(image)).backward()
 
 
-def time_call(run: Callable[[], object], device: str) -> float:
-    """Seconds that a call takes."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def interleave(runs: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
-    """Median seconds of each; every round runs each once, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for i in range(rounds + 1):
-        for name, run in runs.items():
-            elapsed = time_call(run, device)
-            if i:
-                seconds[name].append(elapsed)
-    return {name: median(s) for name, s in seconds.items()}
-
-
 def count_macs(model: nn.Module, infer: Callable) -> float:
     """Multiply-accumulates that the plain implementation executes in one call."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -191,18 +168,8 @@ def measure_memory(args: argparse.Namespace) -> None:
     if args.memory_of == "eager":
         make_eager(model)
     model.train()
-    if args.device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        with autocast(args):
-            train(model)
-        added = (torch.cuda.max_memory_allocated() - before) / 2**20
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-        before = read_status("VmRSS")
-        with autocast(args):
-            train(model)
-        added = read_status("VmHWM") - before
+    with autocast(args):
+        added = added_memory(lambda: train(model), args.device)
     args.out.write_text(json.dumps(added))
 
 
@@ -217,12 +184,6 @@ def autocast(args: argparse.Namespace) -> AbstractContextManager:
     device = args.device.split(":")[0]
     dtype = torch.bfloat16 if device == "cpu" else torch.float16
     return torch.autocast(device, dtype, enabled=args.amp)
-
-
-def read_status(key: str) -> float:
-    """An entry of this process's memory, in MiB, as Linux gives it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith(key))) / 1024
 
 
 def read_size(text: str) -> tuple[int, int]:

@@ -11,13 +11,12 @@ ratios stand there all the same), for the training path and the deployed model.
 from __future__ import annotations
 
 import argparse
-import ctypes
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from benchmark import interleave
+from timing import interleave, keep_memory
 from torch import Tensor
 
 from mmspike.layers.attention import linear_attention
@@ -68,14 +67,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=4, help="images (4)")
     parser.add_argument("--rounds", type=int, default=7, help="runs of each, after one of each (7)")
     return parser.parse_args()
-
-
-def keep_memory() -> None:
-    """Keep freed memory in the process (glibc): new pages cost more than small kernels."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
 
 
 def spikes_at(rate: float, shape: tuple[int, ...]) -> tuple[Tensor, PackedSpikes]:

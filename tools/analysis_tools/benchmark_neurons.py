@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from statistics import median
 
 import torch
-from benchmark import time_call
+from timing import interleave
 from torch import Tensor
 
 from mmspike.neurons import LIF
@@ -61,13 +60,7 @@ def main() -> None:
                     print(f"{backend}: {str(error).splitlines()[0]}")
                     continue
                 runs[backend] = step
-            seconds: dict[str, list[float]] = {key: [] for key in runs}
-            for i in range(args.rounds + 1):
-                for key, run in runs.items():
-                    elapsed = time_call(run, args.device)
-                    if i:
-                        seconds[key].append(elapsed)
-            times = {key: median(s) for key, s in seconds.items()}
+            times = interleave(runs, args.rounds, args.device)
             for key in runs:
                 ratio, copies = times["torch"] / times[key], times[key] / times["copy"]
                 print(f"| {name} | {steps} | {key} | {1e3 * times[key]:.2f} | ", end="")
