@@ -72,7 +72,7 @@ setup(
         "det": ["onedl-mmdetection>=3.4", "pycocotools", "opencv-python-headless"],
         "seg": ["onedl-mmsegmentation>=1.3", "ftfy", "regex"],
         "cuda": ["cupy-cuda13x"],
-        "dev": ["pytest", "ruff", "build"],
+        "dev": ["pytest", "pytest-xdist", "ruff", "build"],
     },
     cmdclass={"build_py": BuildWithMim},
 )

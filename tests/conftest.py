@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[1]
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share the cores
+    os.environ["OMP_NUM_THREADS"] = "1"  # for those that it starts
+    torch.set_num_threads(1)
 GOLDEN = ROOT / "tests/data/metaspikeformer_v2_tiny.npz"
 
 
