@@ -25,8 +25,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from timing import added_memory, interleave
+from timing import added_memory, interleave, keep_memory
 from torch import Tensor, nn
+from torch.profiler import profile
 
 import mmspike.registry  # noqa: F401  makes "mmseg::" known in configs
 from mmspike.backbones import MetaSpikeFormer
@@ -90,6 +91,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--amp", action="store_true", help="autocast, to bfloat16 on a CPU")
     parser.add_argument("--write-docs", action="store_true", help="write the docs' table")
+    parser.add_argument(
+        "--profile", action="store_true", help="print where the deployed model's time goes, too"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark.json"))
     parser.add_argument("--memory-of", choices=["eager", "training"], help=argparse.SUPPRESS)
@@ -146,6 +150,13 @@ def count_macs(model: nn.Module, infer: Callable) -> float:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         infer(model)
     return counter.get_total_flops() / 2
+
+
+def print_profile(run: Callable[[], object], rows: int = 15) -> None:
+    """Print the operators that take the longest in a call, by themselves."""
+    with profile() as result:
+        run()
+    print(result.key_averages().table(sort_by="self_cpu_time_total", row_limit=rows), flush=True)
 
 
 def memory_of(args: argparse.Namespace, way: str, size: str, steps: int) -> float:
@@ -210,6 +221,8 @@ def measure(args: argparse.Namespace, name: str, size: str, steps: int) -> list[
             "matrix": lambda: product(matrix),
         }
         seconds = interleave(runs, args.rounds, args.device)
+        if args.profile:
+            print_profile(runs["deployed"])
     macs = count_macs(eager, infer)
     common = {"model": name, "size": size, "time_steps": steps, "images": batch, "macs": macs}
     share = macs / seconds["deployed"] / (2048**3 / seconds["matrix"])
@@ -261,6 +274,7 @@ def main() -> None:
     if args.memory_of:
         measure_memory(args)
         return
+    keep_memory()  # or each way would pay for the memory that the one before gave back
     device = torch.cuda.get_device_name() if args.device.startswith("cuda") else "CPU"
     machine = (
         f"{date.today()}, {device} ({platform.machine()}), {torch.get_num_threads()} CPU threads, "
