@@ -7,6 +7,7 @@ order of the sums; bits are all that is kept of the spikes for the backward pass
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -24,15 +25,16 @@ DENSE_RATE = 0.35
 """Firing rate above which a dense convolution over all inputs is faster."""
 
 QUAD_INPUTS = 320
-"""Inputs of a pixel (channels times kernel) up to which sums over four channels may be faster: the
-cache holds their table, and no rate is too high."""
+"""Inputs of a pixel (channels times kernel) up to which sums over four channels may be faster than
+those spike by spike, at any rate: the cache holds their table."""
 
 QUAD_RATE, QUAD_TABLE = 0.22, 2**20
 """Firing rate above which they are where the table was made beforehand, and its largest size in
 bytes; larger ones are slower to read and wait for ``DENSE_RATE``."""
 
 QUAD_SPIKES = 256
-"""Spikes of a channel beyond a quarter of its pixels that pay for making the table anew."""
+"""Spikes of a channel beyond a quarter of its pixels that pay for making the table anew; more where
+a stride leaves pixels out."""
 
 
 class PackedSpikes(NamedTuple):
@@ -141,17 +143,18 @@ def _geometry_of(conv: nn.Module, spikes: PackedSpikes) -> ConvStruct:
         tuple(conv.weight.shape),
         tuple(conv.stride),
         tuple(conv.padding),
-        takes_quads(conv.weight, spikes, made),
+        takes_quads(conv.weight, spikes, made, math.prod(conv.stride)),
     )
 
 
-def takes_quads(weight: Tensor, spikes: PackedSpikes, made: bool) -> bool:
+def takes_quads(weight: Tensor, spikes: PackedSpikes, made: bool, stride: int = 1) -> bool:
     """Whether a convolution adds up the weights of four channels at once.
 
     Args:
         weight: ``[C', C, h, w]``.
         spikes: What it reads.
         made: Whether the table of those sums was made beforehand.
+        stride: Pixels of the input for one of the output.
     """
     if weight[0].numel() > QUAD_INPUTS:
         return False
@@ -159,7 +162,7 @@ def takes_quads(weight: Tensor, spikes: PackedSpikes, made: bool) -> bool:
     if made:
         size = 16 * weight.numel()  # sixteen sums of four bytes for every four weights
         return spikes.count > (QUAD_RATE if size <= QUAD_TABLE else DENSE_RATE) * inputs
-    return spikes.count - inputs / 4 > QUAD_SPIKES * weight.size(1)
+    return spikes.count - inputs / 4 > QUAD_SPIKES * stride * weight.size(1)
 
 
 def _is_dense(spikes: PackedSpikes, geometry: ConvStruct) -> bool:

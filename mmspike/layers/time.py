@@ -30,8 +30,18 @@ def per_step(fn: Callable[[Tensor], Tensor], x_seq: Tensor) -> Tensor:
 
     Returns:
         ``[T, B, ...]``.
+
+    Raises:
+        ValueError: If ``fn`` changes the length of the first axis.
     """
-    return unfold_time(fn(fold_time(x_seq)), x_seq.shape[0])
+    time_steps, batch = x_seq.shape[:2]
+    out = fn(fold_time(x_seq))
+    if out.shape[0] != time_steps * batch:
+        raise ValueError(
+            f"per_step: fn must keep the first axis, of length {time_steps * batch}, "
+            f"and gave shape {tuple(out.shape)}"
+        )
+    return unfold_time(out, time_steps)
 
 
 def fold_time(x_seq: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mmspike.native.library import ConvStruct, LIFStruct, loaded, pointer
+from mmspike.native.library import ConvStruct, LIFStruct, call, loaded, pointer
 
 
 @lru_cache(maxsize=1024)
@@ -65,7 +65,8 @@ def pack_weight(weight: Tensor, quads: bool = False) -> Tensor:
         quads=quads,
     )
     packed = weight.new_empty(loaded().mmspike_packed_size(ctypes.byref(conv)))
-    loaded().mmspike_pack_weight(
+    call(
+        "pack_weight",
         pointer(weight),
         (ctypes.c_int64 * 4)(*weight.stride()),
         pointer(packed),
@@ -88,7 +89,8 @@ def forward(bits: Tensor, packed: Tensor, bias: Tensor | None, conv: ConvStruct)
         ``[N, C', H', W']`` in channels-last memory.
     """
     out = packed.new_empty(conv.images, conv.out_height, conv.out_width, conv.out_channels)
-    loaded().mmspike_conv_forward(
+    call(
+        "conv_forward",
         pointer(bits),
         pointer(packed),
         pointer(bias),
@@ -122,7 +124,8 @@ def forward_and_fire(
     """
     size = conv.images * conv.out_height * conv.out_width * conv.out_channels
     spikes = bits.new_empty(time_steps, size // time_steps // 8)
-    count = loaded().mmspike_conv_fire(
+    count = call(
+        "conv_fire",
         pointer(bits),
         pointer(packed),
         pointer(bias),
@@ -148,7 +151,8 @@ def attention(bits: Tensor, shape: tuple[int, int, int], num_heads: int, scale: 
         ``[N, pixels, C]``, float32.
     """
     out = torch.empty(shape, dtype=torch.float32, device="cpu")
-    loaded().mmspike_attention(
+    call(
+        "attention",
         pointer(bits),
         pointer(out),
         *map(ctypes.c_int64, (*shape, num_heads)),
@@ -169,8 +173,13 @@ def grad_weight(bits: Tensor, grad_out: Tensor, conv: ConvStruct) -> Tensor:
     grad = grad_out.new_empty(
         conv.out_channels, conv.channels, conv.kernel_height, conv.kernel_width
     )
-    loaded().mmspike_conv_grad_weight(
-        pointer(bits), pointer(grad_out), pointer(grad), ctypes.byref(conv), torch.get_num_threads()
+    call(
+        "conv_grad_weight",
+        pointer(bits),
+        pointer(grad_out),
+        pointer(grad),
+        ctypes.byref(conv),
+        torch.get_num_threads(),
     )
     return grad
 
@@ -188,7 +197,8 @@ def depthwise(bits: Tensor, weight: Tensor, conv: ConvStruct) -> Tensor:
     """
     out = weight.new_empty(conv.images, conv.out_height, conv.out_width, conv.channels)
     rows = weight.flatten(1).t().contiguous()  # [h * w, C]
-    loaded().mmspike_depthwise_forward(
+    call(
+        "depthwise_forward",
         pointer(bits),
         pointer(rows),
         pointer(out),
@@ -208,7 +218,8 @@ def depthwise_grad_weight(bits: Tensor, grad_out: Tensor, conv: ConvStruct) -> T
     """
     h, w = conv.kernel_height, conv.kernel_width
     grad = grad_out.new_empty(h, w, conv.channels)
-    loaded().mmspike_depthwise_grad_weight(
+    call(
+        "depthwise_grad_weight",
         pointer(bits),
         pointer(grad_out),
         pointer(grad),
@@ -220,7 +231,11 @@ def depthwise_grad_weight(bits: Tensor, grad_out: Tensor, conv: ConvStruct) -> T
 
 def unpack(bits: Tensor, spikes: Tensor) -> Tensor:
     """Write every bit as a float 0 or 1 into ``spikes``, in the order of its memory."""
-    loaded().mmspike_unpack(
-        pointer(bits), pointer(spikes), ctypes.c_int64(spikes.numel()), torch.get_num_threads()
+    call(
+        "unpack",
+        pointer(bits),
+        pointer(spikes),
+        ctypes.c_int64(spikes.numel()),
+        torch.get_num_threads(),
     )
     return spikes

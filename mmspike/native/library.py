@@ -7,7 +7,7 @@ import logging
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from mmengine.logging import print_log
@@ -108,6 +108,19 @@ def loaded() -> ctypes.CDLL:
             "mmspike again (pip install --no-build-isolation -e .)"
         )
     return lib
+
+
+def call(name: str, *args: Any) -> Any:
+    """Run a kernel, ``mmspike_<name>``; torch's profiler lists it as ``mmspike::<name>``.
+
+    Raises:
+        RuntimeError: If the kernels were not compiled.
+    """
+    kernel = getattr(loaded(), f"mmspike_{name}")
+    if not torch.autograd._profiler_enabled():
+        return kernel(*args)
+    with torch.profiler.record_function(f"mmspike::{name}"):
+        return kernel(*args)
 
 
 def pointer(x: Tensor | None) -> ctypes.c_void_p:

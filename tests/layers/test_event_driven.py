@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmspike.backbones import MetaSpikeFormer
+from mmspike.backbones.meta_spikeformer import SepConv
 from mmspike.deploy import switch_to_deploy
 from mmspike.deploy.packed import PackedConv2d
 from mmspike.layers import event_driven
@@ -351,6 +355,52 @@ def test_when_four_channels_are_added_up_at_once(shape, side, rate, made, expect
     assert takes_quads(torch.zeros(()).expand(shape), spikes, made) == expected
 
 
+def test_a_stride_that_leaves_pixels_out_wants_more_spikes():
+    spikes = PackedSpikes(torch.zeros(()).expand(1, 1, 32, 56, 56), None, 35 * 56 * 56 * 32 // 100)
+    weight = torch.zeros(64, 32, 3, 3)
+    assert takes_quads(weight, spikes, made=False)
+    assert not takes_quads(weight, spikes, made=False, stride=4)
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("three_threads")
+def test_deployed_backbone_on_several_threads():
+    arch = dict(embed_dims=[16, 16, 24, 32], num_heads=2)
+    model = MetaSpikeFormer(arch, time_steps=2, attn_init_size=(64, 64))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    image = torch.randn(2, 3, 64, 64)
+    model.train()(image)  # for the norms' statistics
+    switch_to_deploy(model)
+    several = model(image)
+    torch.set_num_threads(1)
+    for a, b in zip(several, model(image), strict=True):
+        assert b.std() > 0
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_training_on_several_threads():
+    layers = SepConv(16, dict(type="BN"), None)
+    x, found = potentials(2, 2, 16, 20, 21), []
+    for threads in (3, 1):
+        torch.set_num_threads(threads)
+        net, inputs = copy.deepcopy(layers), x.clone().requires_grad_()
+        y = net(inputs)
+        y.square().mean().backward()
+        found.append([y, inputs.grad, *(p.grad for p in net.parameters()), *net.buffers()])
+    assert_close(*found)
+
+
 def test_a_forward_put_over_a_layer_is_called(monkeypatch):
     conv = nn.Conv2d(16, 24, 3, padding=1)
     monkeypatch.setattr(conv, "forward", lambda s: s.sum())
@@ -376,3 +426,12 @@ def test_a_library_that_cannot_be_loaded_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(library, "print_log", lambda text, *_, **__: said.append(text))
     assert library.library.__wrapped__() is None
     assert "kernels of version 1 are wanted" in said[0]
+
+
+def test_profiles_list_the_kernels():
+    conv = nn.Conv2d(16, 24, 3, padding=1)
+    x = potentials(1, 2, 16, 5, 6)
+    with torch.profiler.profile() as profile:
+        results(x, conv)
+    names = {event.key for event in profile.key_averages()}
+    assert {"mmspike::lif_forward", "mmspike::conv_forward", "mmspike::conv_grad_weight"} <= names

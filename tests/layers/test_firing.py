@@ -15,6 +15,7 @@ from mmspike.layers.firing import fire, norm_and_fire
 from mmspike.layers.time import per_step
 from mmspike.native import library
 from mmspike.neurons import LIF
+from mmspike.neurons.kernels.common import laid_out_like
 
 pytestmark = pytest.mark.skipif(not library.is_available(), reason="kernels not compiled")
 
@@ -215,3 +216,20 @@ def test_what_does_not_fit_is_refused_by_torch():
     s = fire(LIF(), x[..., :2, :2], conv).flatten(0, 1)
     with pytest.raises(RuntimeError, match="does not fit into a map of 2 x 2"):
         convolve(conv, s)
+
+
+@pytest.mark.parametrize(("time_steps", "batch"), [(1, 1), (2, 1), (2, 2)])
+def test_gradients_of_channels_last_maps_are_not_copied(time_steps, batch, monkeypatch):
+    layers = SpikeChain(*(spike_conv(16, 16, 3, norm_cfg=dict(type="BN")) for _ in range(3)))
+    taken = []
+
+    def watch(grad, x):
+        out = laid_out_like(grad, x)
+        taken.append(out is grad)
+        return out
+
+    monkeypatch.setattr("mmspike.neurons.kernels.native.laid_out_like", watch)
+    x = torch.randn(time_steps, batch, 6, 7, 16).permute(0, 1, 4, 2, 3).requires_grad_()
+    y = layers(x)
+    y.backward(torch.ones(time_steps, batch, 6, 7, 16).permute(0, 1, 4, 2, 3))
+    assert taken == [True] * 3

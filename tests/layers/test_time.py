@@ -58,3 +58,8 @@ def test_steps_that_are_unfolded_are_channels_last_for_torch(time_steps, batch):
     for y in (x_seq[0], fold_time(x_seq)):  # torch decides by the strides what comes out
         y = F.interpolate(y, scale_factor=2, mode="nearest")
         assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_per_step_refuses_what_changes_the_number_of_images():
+    with pytest.raises(ValueError, match="of length 6, and gave shape \\(12, 4\\)"):
+        per_step(lambda x: torch.cat([x, x]), torch.zeros(2, 3, 4))

@@ -1,32 +1,37 @@
-"""Runs the command-line tools as a user does, each in a process of its own.
+"""Runs the command-line tools, each in a process of its own.
 
-Those processes are forked from one that has imported the libraries, which takes longer than most
-tools do.
+Those processes are forked from one that has imported torch and the hosts, which takes longer than
+most tools do. This package they import themselves.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 from tests.conftest import ROOT
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
-    [
-        "mmdet.apis",
-        "mmdet.models",
-        "mmseg.apis",
-        "mmspike.deploy",
-        "mmspike.energy.plots",
-        "mmspike.engine.testing",
-        "spikingjelly.activation_based.neuron",
-    ]
-)
+# CUDA does not survive a fork.
+_PROCESSES = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
+if not torch.cuda.is_available():
+    _PROCESSES.set_forkserver_preload(
+        [
+            "torch._dynamo",
+            "mmdet.apis",
+            "mmdet.models",
+            "mmseg.apis",
+            "matplotlib.pyplot",
+            "spikingjelly.activation_based.neuron",
+        ]
+    )
 TIME_LIMIT = 300
 """Seconds after which a tool is taken to hang."""
 
@@ -41,18 +46,24 @@ def run(tool, *args, ok=True):
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.txt"
-        process = _SERVER.Process(target=_main, args=(tool, [str(a) for a in args], out))
+        out.touch()
+        process = _PROCESSES.Process(target=_main, args=(tool, [str(a) for a in args], out))
         process.start()
-        process.join(TIME_LIMIT)
-        if process.is_alive():
-            process.kill()
+        try:
+            process.join(TIME_LIMIT)
+            text, code = out.read_text(), process.exitcode
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with all that it started
             process.join()
-        text = out.read_text()
-    assert (process.exitcode == 0) is ok, text[-6000:]
+    assert code is not None, f"{tool} took more than {TIME_LIMIT} s: {text[-6000:]}"
+    assert code >= 0, f"{tool} died of signal {-code}: {text[-6000:]}"
+    assert (code == 0) is ok, text[-6000:]
     return text
 
 
 def _main(tool, args, out):
+    os.setsid()  # a group of its own
     with open(out, "w") as file:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

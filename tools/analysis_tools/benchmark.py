@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import platform
 import subprocess
@@ -152,11 +153,12 @@ def count_macs(model: nn.Module, infer: Callable) -> float:
     return counter.get_total_flops() / 2
 
 
-def print_profile(run: Callable[[], object], rows: int = 15) -> None:
-    """Print the operators that take the longest in a call, by themselves."""
+def print_profile(run: Callable[[], object], device: str, rows: int = 15) -> None:
+    """Print to stderr which operators and kernels take the longest in a call, by themselves."""
     with profile() as result:
         run()
-    print(result.key_averages().table(sort_by="self_cpu_time_total", row_limit=rows), flush=True)
+    key = "self_device_time_total" if device.startswith("cuda") else "self_cpu_time_total"
+    print(result.key_averages().table(sort_by=key, row_limit=rows), file=sys.stderr, flush=True)
 
 
 def memory_of(args: argparse.Namespace, way: str, size: str, steps: int) -> float:
@@ -222,7 +224,7 @@ def measure(args: argparse.Namespace, name: str, size: str, steps: int) -> list[
         }
         seconds = interleave(runs, args.rounds, args.device)
         if args.profile:
-            print_profile(runs["deployed"])
+            print_profile(runs["deployed"], args.device)
     macs = count_macs(eager, infer)
     common = {"model": name, "size": size, "time_steps": steps, "images": batch, "macs": macs}
     share = macs / seconds["deployed"] / (2048**3 / seconds["matrix"])
@@ -285,18 +287,16 @@ def main() -> None:
     )
     print(machine, flush=True)
     print(HEAD, flush=True)
-    rows = []
-    for name in args.models:
-        for size in args.sizes:
-            for steps in args.time_steps:
-                for row in measure(args, name, size, steps):
-                    rows.append(row)
-                    print(format_row(row), flush=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    rows = []
+    for size, name, steps in itertools.product(args.sizes, args.models, args.time_steps):
+        for row in measure(args, name, size, steps):
+            rows.append(row)
+            print(format_row(row), flush=True)
+        args.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        if args.write_docs:
+            write_docs(machine, rows)
     print(args.out)
-    if args.write_docs:
-        write_docs(machine, rows)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 On a CPU with the compiled kernels. Every line times, interleaved, on maps of the 15M backbone: the
 convolution forward, as the training path runs it; forward with the neuron behind it, as a deployed
-model runs both; the gradient of the weights. Ratios are against torch on floats in channels-last
-memory (and the backend "eager" of the neuron). The way that the model takes is "bits" (rows of
-weights are added up spike by spike), "quads" (sums over four channels) or "dense" (torch's own; the
-ratios stand there all the same), for the training path and the deployed model.
+model runs both; the gradient of the weights. Ratios are against plain torch: floats in
+channels-last memory, weights as they are, the backend "eager" of the neuron. The way that the model
+takes is "bits" (rows of weights are added up spike by spike), "quads" (sums over four channels) or
+"dense" (torch's own; the ratios stand there all the same), for the training path and, where it
+takes another, the deployed model.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def time_layer(layer: Layer, rate: float, args: argparse.Namespace) -> str:
         runs["ours fire"] = lambda: kernels.forward_and_fire(bits, rows, None, 1, lif, g_made)
         runs["ours grad"] = lambda: kernels.grad_weight(bits, grad, g)
     seconds = interleave(runs, args.rounds, "cpu")
-    few = depthwise or rate <= DENSE_RATE
+    few = depthwise or packed.count <= DENSE_RATE * spikes.numel()
     ways = ["quads" if q else "bits" if few else "dense" for q in (quads, made)]
     way = "/".join(dict.fromkeys(ways))
     name = f"depthwise {k}x{k}, {c}" if depthwise else f"{k}x{k}, {c} to {out}"
@@ -151,12 +152,12 @@ def ratio_cells(dense: float, ours: float) -> list[str]:
 def main() -> None:
     """Time every layer at every rate."""
     args = parse_args()
+    if not all(0 < rate <= 1 for rate in args.rates):
+        raise SystemExit(f"benchmark_conv: --rates must be above 0, at most 1, got {args.rates}")
     if not library.is_available():
         raise SystemExit(
             "benchmark_conv: the kernels were not compiled, see tools/check_install.py"
         )
-    if not all(0 < rate <= 1 for rate in args.rates):
-        raise SystemExit(f"benchmark_conv: --rates must be above 0, at most 1, got {args.rates}")
     keep_memory()
     torch.manual_seed(0)
     torch.set_flush_denormal(True)

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from timing import interleave
+from timing import interleave, keep_memory
 from torch import Tensor
 
 from mmspike.neurons import LIF
@@ -44,6 +44,7 @@ def main() -> None:
     """Time every backend on every type and T."""
     args = parse_args()
     torch.set_flush_denormal(True)
+    keep_memory()
     print("| type | T | backend | ms | ratio | of a copy's time |\n|---|---|---|---|---|---|")
     for name in args.dtypes:
         for steps in args.time_steps:

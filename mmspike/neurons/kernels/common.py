@@ -43,7 +43,8 @@ def empty_like_steps(x_seq: Tensor) -> Tensor:
 
 def laid_out_like(grad_seq: Tensor, x_seq: Tensor) -> Tensor:
     """``grad_seq`` with each step laid out in memory as that of ``x_seq``; a copy where needed."""
-    if grad_seq.stride()[1:] == x_seq.stride()[1:] and is_dense_per_step(grad_seq):
+    axes = zip(x_seq.shape[1:], grad_seq.stride()[1:], x_seq.stride()[1:], strict=True)
+    if all(n == 1 or a == b for n, a, b in axes) and is_dense_per_step(grad_seq):
         return grad_seq
     return empty_like_steps(x_seq).copy_(grad_seq)
 

@@ -13,7 +13,7 @@ from spikingjelly.activation_based import surrogate as sj_surrogate
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from mmspike.native.library import DTYPES, LIFStruct, NormStruct, is_available, loaded, pointer
+from mmspike.native.library import DTYPES, LIFStruct, NormStruct, call, is_available, pointer
 from mmspike.neurons.kernels.common import (
     LIFParameters,
     empty_like_steps,
@@ -91,7 +91,8 @@ def forward(x: Tensor, p: LIFParameters, spikes: Tensor, norm: Norm | None = Non
         The number of spikes, if bits were written.
     """
     steps, n = x.shape
-    return loaded().mmspike_lif_forward(
+    return call(
+        "lif_forward",
         DTYPES[x.dtype],
         pointer(x),
         pointer(spikes),
@@ -127,7 +128,8 @@ def gradient(
     grad_x_seq = empty_like_steps(x_seq)
     x, grad_s = rows(x_seq), rows(grad_s_seq)
     steps, n = x.shape
-    loaded().mmspike_lif_backward(
+    call(
+        "lif_backward",
         DTYPES[x.dtype],
         pointer(x),
         pointer(grad_s),
@@ -149,7 +151,7 @@ def norm_backward_(grad: Tensor, y: Tensor, mean: Tensor, a: Tensor, b: Tensor, 
     """
     pointers = map(pointer, (grad, y, mean, a, b, c))
     sizes = map(ctypes.c_int64, (y.numel(), mean.numel()))
-    loaded().mmspike_norm_backward(*pointers, *sizes, torch.get_num_threads())
+    call("norm_backward", *pointers, *sizes, torch.get_num_threads())
 
 
 def _reference(norm: Norm | None) -> object:
