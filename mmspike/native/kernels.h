@@ -1,8 +1,9 @@
-// The kernels, compiled into namespace ISA. Included by native.cpp alone, more than once.
+// The kernels, compiled into namespace ISA. Included by native.cpp alone, once for every LEVEL: what the
+// compiler says of the instruction set (__AVX2__) does not follow its pragmas in every version.
 
 namespace ISA {
 
-#if defined(__AVX512F__)
+#if LEVEL == 2
 constexpr int LANES = 16;
 #else
 constexpr int LANES = 8;
@@ -10,6 +11,7 @@ constexpr int LANES = 8;
 constexpr int BLOCK = 8 * LANES;  // output channels of which the sums stay in registers
 typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint16_t Short8 __attribute__((vector_size(16), aligned(2), may_alias));
+typedef int Int8 __attribute__((vector_size(32), aligned(4), may_alias));
 
 // ------------------------------------------------------------------------------- LANES numbers at once
 
@@ -30,6 +32,21 @@ typedef Wide<double>::V VD;
 typedef uint16_t Shorts __attribute__((vector_size(2 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 typedef _Float16 Halves __attribute__((vector_size(2 * LANES)));
+
+// Floats that vectors are read from: they start where a cache line does.
+struct Floats {
+    std::unique_ptr<float[]> memory;
+    float* data = nullptr;
+    int64_t room = 0;
+
+    void fill(int64_t size, float value) {
+        if (room < size) {
+            memory.reset(new float[(room = size) + 16]);
+            data = (float*)((uintptr_t(memory.get()) + 63) & ~uintptr_t(63));
+        }
+        std::fill(data, data + size, value);
+    }
+};
 
 struct BFloat16 { uint16_t bits; };
 struct Half { uint16_t bits; };
@@ -91,18 +108,18 @@ static inline int bits_of(I fired) {
     for (int i = 0; i < LANES; i++) bits |= int(fired[i] & 1) << i;
     return bits;
 }
-#if defined(__AVX512F__)
+#if LEVEL == 2
 template <>
 inline int bits_of(Wide<float>::I fired) { return _mm512_movepi32_mask((__m512i)fired); }
-#elif defined(__AVX2__)
+#elif LEVEL == 1
 template <>
 inline int bits_of(Wide<float>::I fired) { return _mm256_movemask_ps((__m256)fired); }
 #endif
 
 static inline VF fma(VF a, VF b, VF c) {
-#if defined(__AVX512F__)
+#if LEVEL == 2
     return (VF)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__FMA__)
+#elif LEVEL == 1
     return (VF)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #else
     return a * b + c;
@@ -110,14 +127,15 @@ static inline VF fma(VF a, VF b, VF c) {
 }
 
 static inline VF exp_of_negative(VF x) {  // of -87 to 0, to 2 units in the last place; below, 0
-    const VF whole = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
-    const VF r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-    VF e = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    e = e * r + 8.3334519073e-3f;
-    e = e * r + 4.1665795894e-2f;
-    e = e * r + 1.6666665459e-1f;
-    e = e * r + 5.0000001201e-1f;
-    e = e * r * r + r + 1.0f;
+    const auto plus = [](VF product, VF r, float more) { return fma(product, r, VF{} + more); };
+    const VF whole = plus(x, VF{} + 1.44269504f, 12582912.0f) - 12582912.0f;
+    const VF r = fma(whole, VF{} + 2.12194440e-4f, fma(whole, VF{} - 0.693359375f, x));
+    VF e = plus(r, VF{} + 1.9875691500e-4f, 1.3981999507e-3f);
+    e = plus(e, r, 8.3334519073e-3f);
+    e = plus(e, r, 4.1665795894e-2f);
+    e = plus(e, r, 1.6666665459e-1f);
+    e = plus(e, r, 5.0000001201e-1f);
+    e = fma(e * r, r, r + 1.0f);
     const Wide<float>::I exponent = (__builtin_convertvector(whole, Wide<float>::I) + 127) << 23;
     return x < -87.0f ? x * 0.0f : e * as<VF>(exponent);
 }
@@ -378,31 +396,27 @@ static void unpack(const uint8_t* bits, float* spikes, int64_t n, int threads) {
 }
 
 // Write the places of the bits that are set, plus base; up to 7 more numbers behind them are overwritten.
-static inline int list_bits(const uint8_t* bits, int bytes, int base, uint16_t* list) {
+static inline int list_bits(const uint8_t* bits, int bytes, int base, int* list) {
     int n = 0;
     for (int i = 0; i < bytes; i++) {
         const int byte = bits[i];
-        *(Short8*)(list + n) = *(const Short8*)table.places[byte] + uint16_t(base + 8 * i);
+        const Int8 places = __builtin_convertvector(*(const Short8*)table.places[byte], Int8);
+        *(Int8*)(list + n) = places + (base + 8 * i);
         n += __builtin_popcount(byte);
     }
     return n;
 }
 
 // The same for sums of weights: which of every four neighbouring bits are set, where any is.
-static inline int list_quads(const uint8_t* bits, int bytes, int base, uint16_t* list) {
+static inline int list_quads(const uint8_t* bits, int bytes, int base, int* list) {
     int n = 0;
     for (int i = 0; i < bytes; i++) {
         const int low = bits[i] & 15, high = bits[i] >> 4;
-        list[n] = uint16_t(base + 32 * i + low);
+        list[n] = base + 32 * i + low;
         n += low != 0;
-        list[n] = uint16_t(base + 32 * i + 16 + high);
+        list[n] = base + 32 * i + 16 + high;
         n += high != 0;
     }
-    return n;
-}
-
-static inline int append(const uint16_t* from, int n, int base, uint16_t* to) {
-    for (int i = 0; i < n; i += 8) *(Short8*)(to + i) = *(const Short8*)(from + i) + uint16_t(base);
     return n;
 }
 
@@ -457,16 +471,18 @@ static void pack_weight(const float* weight, const int64_t* strides, float* pack
 // beyond their end: what stands there does not matter, for a fetch of any address is harmless.
 constexpr int AHEAD = 6;
 
-// sums[:] = start + the rows of w that the list names; rows are N vectors wide.
-template <int N>
-static inline void add_rows(const float* w, const uint16_t* list, int n, const float* start, float* out) {
+// out[:] = start + the rows of w that the list names; rows are N vectors wide.
+template <int N, bool FETCH>
+static inline void add_rows(const float* w, const int* list, int n, const float* start, float* out) {
     Vec sums[N];
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) sums[i] = *(const Vec*)(start + i * LANES);
     for (int j = 0; j < n; j++) {
         const float* row = w + int64_t(list[j]) * (N * LANES);
-        const char* ahead = (const char*)(w + int64_t(list[j + AHEAD]) * (N * LANES));
-        for (int i = 0; i < N * LANES * 4; i += 64) __builtin_prefetch(ahead + i);
+        if (FETCH) {
+            const char* ahead = (const char*)(w + int64_t(list[j + AHEAD]) * (N * LANES));
+            for (int i = 0; i < N * LANES * 4; i += 64) __builtin_prefetch(ahead + i);
+        }
 #pragma GCC unroll 8
         for (int i = 0; i < N; i++) sums[i] += *(const Vec*)(row + i * LANES);
     }
@@ -474,141 +490,214 @@ static inline void add_rows(const float* w, const uint16_t* list, int n, const f
     for (int i = 0; i < N; i++) *(Vec*)(out + i * LANES) = sums[i];
 }
 
-typedef void (*AddRows)(const float*, const uint16_t*, int, const float*, float*);
-static const AddRows add_rows_of[] = {nullptr,      add_rows<1>, add_rows<2>, add_rows<3>, add_rows<4>,
-                                      add_rows<5>, add_rows<6>, add_rows<7>, add_rows<8>};
+// Rows of a block of weights are taken in groups: those of so many input channels of a tap as the
+// innermost cache holds, for TILE pixels before the next group is. A group that has fewer than FEW
+// spikes on average does not pay for loading and storing the sums, and is taken together with the next.
+constexpr int CACHED = 8192, TILE = 32, FEW = 10, LISTED = 32768, BANDED = 49152;
 
-// Lists of spikes of some pixels: that of pixel i at step t is lists[ends[k - 1]] to lists[ends[k]], where
-// k = t pixels + i. first is the number of the first pixel, and next how many there are to a step.
-struct Pixels {
-    std::vector<uint16_t> rows, lists;
-    std::vector<int> counts;
-    std::vector<int64_t> ends;
-    int64_t count, first, next;
+static inline int64_t group_of(const Conv& c) {  // input channels
+    const int64_t rows = CACHED / (vectors_of(c, 0) * LANES) & ~7;
+    return c.quads ? c.channels : std::min(c.channels, std::max<int64_t>(8, rows));
+}
+
+// Rows of weights by which the spikes of a pixel lie behind those of the one before.
+static inline int64_t shift_of(const Conv& c) { return c.kernel_width > 1 ? rows_of_tap(c) : 0; }
+
+// The spikes of some rows of the input, of all steps, pixel by pixel and group by group. starts has, for
+// every row, where the spikes of each group of each pixel begin, and where the last end; pixels without
+// spikes surround a row. A spike is the number of its row of weights in a tap, plus the number of its
+// pixel times the rows of a tap: those that lie under a row of the kernel stand one behind the other.
+struct Spikes {
+    std::unique_ptr<int[]> list;
+    std::vector<int> starts;
+    int64_t room = 0, groups, height, across;
+
+    void read(const uint8_t* bits, const Conv& c, int64_t steps, int64_t next, int64_t rows) {
+        const int64_t group = group_of(c), most = steps * rows * c.width * c.channels + 8;
+        groups = (c.channels + group - 1) / group;
+        height = rows;
+        across = (c.width + 2 * c.pad_width) * groups + 1;
+        if (room < most) list.reset(new int[room = most]);
+        starts.resize(steps * rows * across);
+        int n = 0, *start = starts.data();
+        for (int64_t row = 0; row < steps * rows; row++) {
+            const uint8_t* pixel = bits + (row / rows * next + row % rows * c.width) * c.channels / 8;
+            start = std::fill_n(start, c.pad_width * groups, n);
+            for (int64_t x = 0; x < c.width; x++, pixel += c.channels / 8)
+                for (int64_t from = 0; from < c.channels; from += group) {
+                    const int bytes = int(std::min(group, c.channels - from) / 8);
+                    const int base = int(x * shift_of(c) + from);
+                    *start++ = n;
+                    n += c.quads ? list_quads(pixel, bytes, base, &list[n])
+                                 : list_bits(pixel + from / 8, bytes, base, &list[n]);
+                }
+            start = std::fill_n(start, c.pad_width * groups + 1, n);
+        }
+    }
+    int64_t groups_at_once() const {
+        const int64_t all = starts.size(), spikes = std::max(1, starts.empty() ? 0 : starts.back());
+        return (FEW * all + spikes - 1) / spikes;
+    }
 };
 
-// The outputs of all pixels, block by block, so that a block of weights stays in the cache. Returns the
-// number of spikes, where neurons fire.
-template <bool PUBLISHED>
-static int64_t convolve_pixels(const Pixels& p, const float* packed, const float* bias, const Sink& sink,
-                            const Conv& c) {
-    float start[BLOCK], sums[BLOCK];
-    const Neuron<float, PUBLISHED> neuron(sink.neuron ? *sink.neuron : LIF());
-    int64_t fired = 0;
-    for (int64_t block = 0; block < blocks_of(c); block++) {
-        const int vectors = vectors_of(c, block);
-        const int channels = int(std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK));
-        const bool whole = channels == vectors * LANES;
-        const float* w = packed + offset_of(c, block);
-        const AddRows run = add_rows_of[vectors];
-        for (int i = 0; i < BLOCK; i++) start[i] = bias && i < channels ? bias[block * BLOCK + i] : 0.0f;
-        for (int64_t i = 0; i < p.count; i++) {
-            VF v[BLOCK / LANES];
-            for (int64_t t = 0; t < sink.steps; t++) {
-                const int64_t k = t * p.count + i, begin = k ? p.ends[k - 1] : 0;
-                const int64_t at = (t * p.next + p.first + i) * c.out_channels + block * BLOCK;
-                const int n = int(p.ends[k] - begin);
-                const uint16_t* list = &p.lists[begin];
-                if (!sink.bits) {
-                    run(w, list, n, start, whole ? sink.out + at : sums);
-                    if (!whole) std::memcpy(sink.out + at, sums, channels * sizeof(float));
-                    continue;
-                }
-                run(w, list, n, start, sums);
-                for (int j = 0; j < vectors; j++) {
-                    const VF x = load(sums + j * LANES);
-                    const VF h = t ? neuron.charge(v[j], x) : neuron.charge(x);
-                    v[j] = neuron.reset(h);
-                    const int left = std::min(LANES, channels - j * LANES);
-                    const int set = bits_of(h >= neuron.threshold) & ((1 << left) - 1);
-                    fired += __builtin_popcount(set);
-                    uint8_t* to = sink.bits + (at + j * LANES) / 8;
-                    to[0] = uint8_t(set);
-                    if (LANES == 16 && left > 8) to[1] = uint8_t(set >> 8);
+// Where outputs lie, and what they read: size pixels from x on in row y of the output, at all steps. The
+// first row of the input in the lists is the one numbered top.
+struct Tile {
+    int64_t y, x, size, steps, top;
+};
+
+// sums [steps, size, N vectors]: bias, and the rows of w where there are spikes. The last additions go to
+// out instead, if it is there, where a pixel lies stride floats behind the one before.
+template <int N, bool FETCH>
+static void add_up(const Spikes& s, const Conv& c, const Tile& tile, int64_t at_once, const float* w,
+                   const float* bias, float* sums, float* out, int64_t stride) {
+    const int64_t rows = rows_of_tap(c), shift = shift_of(c), width = N * LANES;
+    const int64_t all = c.kernel_width * s.groups;
+    const int64_t above = tile.y * c.stride_height - c.pad_height, next = c.stride_width * s.groups;
+    const int64_t from = std::max<int64_t>(0, -above), to = std::min(c.kernel_height, c.height - above);
+    for (int64_t ky = from; ky < to; ky++)
+        for (int64_t g = 0; g < all; g += at_once) {
+            const bool begins = ky == from && g == 0, ends = ky == to - 1 && g + at_once >= all;
+            const int64_t behind = std::min(at_once, all - g), left = tile.x * c.stride_width - c.pad_width;
+            for (int64_t t = 0; t < tile.steps; t++) {
+                const int* start = &s.starts[(t * s.height + above + ky - tile.top) * s.across +
+                                             tile.x * next + g];
+                const float* shifted = w + (ky * c.kernel_width * rows - left * shift) * width;
+                float* sum = sums + t * tile.size * width;
+                for (int64_t i = 0; i < tile.size; i++) {
+                    const int a = start[i * next], b = start[i * next + behind];
+                    add_rows<N, FETCH>(shifted - i * c.stride_width * shift * width, &s.list[a], b - a,
+                                       begins ? bias : sum + i * width,
+                                       ends && out ? out + i * stride : sum + i * width);
                 }
             }
+        }
+    if (from >= to)  // nothing but padding
+        for (int64_t i = 0; i < tile.steps * tile.size; i++)
+            std::memcpy(out ? out + i * stride : sums + i * width, bias, width * sizeof(float));
+}
+
+template <int N>
+static void add_up(const Spikes& s, const Conv& c, const Tile& tile, const float* w, const float* bias,
+                   float* sums, float* out, int64_t stride) {
+    const int64_t at_once = std::min(c.kernel_width * s.groups, s.groups_at_once());
+    const bool cached = at_once * rows_of_tap(c) / s.groups * N * LANES <= 3 * CACHED;
+    (cached ? add_up<N, false> : add_up<N, true>)(s, c, tile, at_once, w, bias, sums, out, stride);
+}
+
+typedef void (*AddUp)(const Spikes&, const Conv&, const Tile&, const float*, const float*, float*, float*,
+                      int64_t);
+static const AddUp add_up_of[] = {nullptr,   add_up<1>, add_up<2>, add_up<3>, add_up<4>,
+                                  add_up<5>, add_up<6>, add_up<7>, add_up<8>};
+
+// The spikes, as bits, of the neurons of a pixel, which read sums [steps, channels], each step step floats
+// behind the one before. The bits of a step begin next bytes behind those of the step before. Returns
+// their number.
+template <bool PUBLISHED>
+static inline int64_t fire(Neuron<float, PUBLISHED> neuron, const float* sums, int64_t steps, int64_t step,
+                           int channels, uint8_t* bits, int64_t next) {
+    constexpr int WORDS = BLOCK / 64;
+    VF v[BLOCK / LANES];
+    int64_t fired = 0;
+    for (int64_t t = 0; t < steps; t++, sums += step, bits += next) {
+        uint64_t words[WORDS] = {};
+        for (int c = 0; c < channels; c += LANES) {
+            const VF x = load(sums + c);
+            const VF h = t ? neuron.charge(v[c / LANES], x) : neuron.charge(x);
+            v[c / LANES] = neuron.reset(h);
+            words[c / 64] |= uint64_t(bits_of(h >= neuron.threshold)) << c % 64;
+        }
+        for (int i = 0; i < WORDS; i++) {
+            const int left = std::min(64, channels - 64 * i);
+            if (left <= 0) break;
+            if (left < 64) words[i] &= (uint64_t(1) << left) - 1;
+            fired += __builtin_popcountll(words[i]);
+            if (left == 64)
+                for (int j = 0; j < 8; j++) bits[8 * i + j] = uint8_t(words[i] >> 8 * j);
+            else
+                for (int j = 0; j < left / 8; j++) bits[8 * i + j] = uint8_t(words[i] >> 8 * j);
         }
     }
     return fired;
 }
 
-// Lists of the spikes that output rows y0 to y1 of an image read, added to those that p has.
-static void list_rows(const uint8_t* bits, const Conv& c, int64_t image, int64_t y0, int64_t y1, Pixels& p) {
-    const int64_t bytes = c.channels / 8, space = c.channels + 8;  // list_bits writes beyond
-    const auto list = c.quads ? list_quads : list_bits;
-    const int64_t top = std::max<int64_t>(0, y0 * c.stride_height - c.pad_height);
-    const int64_t bottom =
-        std::min(c.height, (y1 - 1) * c.stride_height - c.pad_height + c.kernel_height);
-    const int64_t inputs = std::max<int64_t>(0, bottom - top) * c.width;
-    p.rows.resize(inputs * space);
-    p.counts.resize(inputs);
-    for (int64_t i = 0; i < inputs; i++)
-        p.counts[i] = list(bits + ((image * c.height + top) * c.width + i) * bytes, int(bytes), 0,
-                           &p.rows[i * space]);
-    int64_t n = p.ends.empty() ? 0 : p.ends.back();
-    p.lists.resize(n + (y1 - y0) * c.out_width * taps_of(c) * c.channels + 8);
-    for (int64_t y = y0; y < y1; y++)
-        for (int64_t x = 0; x < c.out_width; x++) {
-            for (int64_t ky = 0; ky < c.kernel_height; ky++) {
-                const int64_t iy = y * c.stride_height - c.pad_height + ky;
-                if (iy < 0 || iy >= c.height) continue;
-                for (int64_t kx = 0; kx < c.kernel_width; kx++) {
-                    const int64_t ix = x * c.stride_width - c.pad_width + kx;
-                    if (ix < 0 || ix >= c.width) continue;
-                    const int64_t i = (iy - top) * c.width + ix;
-                    const int row = int((ky * c.kernel_width + kx) * rows_of_tap(c));
-                    n += append(&p.rows[i * space], p.counts[i], row, &p.lists[n]);
+// The outputs of rows y0 to y1, block by block, so that a block of weights stays in the cache. first is
+// the number of the first pixel, next how many there are to a step, and top the first row of the input in
+// the lists. Returns the number of spikes, where neurons fire.
+template <bool PUBLISHED>
+static int64_t convolve_rows(const Spikes& s, const float* packed, const float* bias, const Sink& sink,
+                             const Conv& c, int64_t first, int64_t next, int64_t y0, int64_t y1, int64_t top) {
+    alignas(64) float start[BLOCK], room[TILE * BLOCK];
+    const int64_t most = std::max<int64_t>(1, TILE / sink.steps);
+    std::vector<float> many(sink.steps > TILE ? sink.steps * BLOCK : 0);
+    float* sums = sink.steps > TILE ? many.data() : room;
+    const Neuron<float, PUBLISHED> neuron(sink.neuron ? *sink.neuron : LIF());
+    int64_t fired = 0;
+    for (int64_t block = 0; block < blocks_of(c); block++) {
+        const int vectors = vectors_of(c, block), width = vectors * LANES;
+        const int channels = int(std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK));
+        const float* w = packed + offset_of(c, block);
+        for (int i = 0; i < BLOCK; i++) start[i] = bias && i < channels ? bias[block * BLOCK + i] : 0.0f;
+        for (int64_t y = y0; y < y1; y++)
+            for (int64_t x = 0; x < c.out_width; x += most) {
+                const Tile tile{y, x, std::min(most, c.out_width - x), sink.steps, top};
+                const int64_t pixel = first + (y - y0) * c.out_width + x;
+                const int64_t at = pixel * c.out_channels + block * BLOCK;
+                float* out = sink.bits || channels < width ? nullptr : sink.out + at;
+                add_up_of[vectors](s, c, tile, w, start, sums, out, c.out_channels);
+                for (int64_t i = 0; i < tile.size && !out; i++) {
+                    const float* from = sums + i * width;
+                    const int64_t to = at + i * c.out_channels;
+                    if (sink.bits)
+                        fired += fire(neuron, from, sink.steps, tile.size * width, channels,
+                                      sink.bits + to / 8, next * c.out_channels / 8);
+                    else
+                        std::memcpy(sink.out + to, from, channels * sizeof(float));
                 }
             }
-            p.ends.push_back(n);
-        }
-}
-
-// The same for count pixels of a 1x1 convolution, from the first on.
-static void list_pixels(const uint8_t* bits, const Conv& c, int64_t first, int64_t count, Pixels& p) {
-    const int64_t bytes = c.channels / 8;
-    const auto list = c.quads ? list_quads : list_bits;
-    int64_t n = p.ends.empty() ? 0 : p.ends.back();
-    p.lists.resize(n + count * c.channels + 8);
-    for (int64_t i = 0; i < count; i++) {
-        n += list(bits + (first + i) * bytes, int(bytes), 0, &p.lists[n]);
-        p.ends.push_back(n);
     }
+    return fired;
 }
 
 static int64_t conv_forward(const uint8_t* bits, const float* packed, const float* bias, const Sink& sink,
-                         const Conv& c, int threads) {
-    // as many pixels at once as keep their lists in the cache, at a rate of 1 in 6
-    const int64_t per_pixel = std::max<int64_t>(1, sink.steps * taps_of(c) * c.channels / 6);
-    const int64_t most = std::max<int64_t>(1, 32768 / per_pixel);
+                            const Conv& c, int threads) {
+    const auto run = sink.neuron && is_published(*sink.neuron) ? convolve_rows<true> : convolve_rows<false>;
+    const int64_t images = c.images / sink.steps, pixels = c.height * c.width;
+    const int64_t next = images * c.out_height * c.out_width;
     const bool pointwise = taps_of(c) == 1 && c.stride_height == 1 && c.stride_width == 1 &&
                            c.pad_height == 0 && c.pad_width == 0;
-    const int64_t images = c.images / sink.steps, next = images * c.out_height * c.out_width;
-    const auto run = sink.neuron && is_published(*sink.neuron) ? convolve_pixels<true> : convolve_pixels<false>;
+    // tasks enough to keep all threads busy, of as many pixels as keep their lists in the cache, at a
+    // rate of 1 in 6
+    const int64_t most = std::max<int64_t>(1, LISTED / (sink.steps * c.channels / 6 + 1));
     const int64_t size = std::min(most, std::max<int64_t>(1, next / (4 * threads)));
-    const int64_t fair = std::max<int64_t>(1, images * c.out_height / (4 * threads));
-    const int64_t rows = std::min({std::max<int64_t>(1, most / c.out_width), fair, c.out_height});
-    const int64_t bands = (c.out_height + rows - 1) / rows;
+    const int64_t wanted = std::max<int64_t>(1, size / c.out_width);
+    const int64_t bands = (c.out_height + wanted - 1) / wanted;
+    const int64_t rows = (c.out_height + bands - 1) / bands;
     const int64_t tasks = pointwise ? (next + size - 1) / size : images * bands;
     int64_t fired = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : fired)
     {
-        Pixels p;
-        p.next = next;
+        Spikes spikes;
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < tasks; task++) {
+            if (pointwise) {  // pixels in a row, whatever image they are of
+                Conv row = c;
+                row.height = row.out_height = 1;
+                row.width = row.out_width = std::min(size, next - task * size);
+                spikes.read(bits + task * size * c.channels / 8, row, sink.steps, next, 1);
+                fired += run(spikes, packed, bias, sink, row, task * size, next, 0, 1, 0);
+                continue;
+            }
             const int64_t image = task / bands, y0 = task % bands * rows;
             const int64_t y1 = std::min(y0 + rows, c.out_height);
-            p.first = pointwise ? task * size : (image * c.out_height + y0) * c.out_width;
-            p.count = pointwise ? std::min(size, next - p.first) : (y1 - y0) * c.out_width;
-            p.ends.clear();
-            for (int64_t t = 0; t < sink.steps; t++) {
-                if (pointwise)
-                    list_pixels(bits, c, t * next + p.first, p.count, p);
-                else
-                    list_rows(bits, c, t * images + image, y0, y1, p);
-            }
-            fired += run(p, packed, bias, sink, c);
+            const int64_t above = y0 * c.stride_height - c.pad_height;
+            const int64_t below = (y1 - 1) * c.stride_height - c.pad_height + c.kernel_height;
+            const int64_t top = std::min(std::max<int64_t>(above, 0), c.height);
+            const int64_t bottom = std::max(std::min(below, c.height), top);
+            spikes.read(bits + (image * pixels + top * c.width) * c.channels / 8, c, sink.steps,
+                        images * pixels, bottom - top);
+            fired += run(spikes, packed, bias, sink, c, (image * c.out_height + y0) * c.out_width, next, y0,
+                         y1, top);
         }
     }
     return fired;
@@ -616,50 +705,73 @@ static int64_t conv_forward(const uint8_t* bits, const float* packed, const floa
 
 // ------------------------------------------------------------------------------ gradient of the weights
 
-// The gradient of one row of weights is the sum of grad_out over the pixels where its input spiked.
-// grad_out of a band of pixels, a block of channels wide and padded with zeros, stays in the cache.
-static void grad_weight_band(const uint8_t* bits, const float* grad_out, float* packed, const Conv& c,
-                             int64_t image, int64_t y0, int64_t y1, Pixels& s, std::vector<float>& g) {
-    const int64_t wide = c.out_width + 2 * (c.kernel_width - 1);
-    const int64_t above = c.kernel_height - 1, left = c.kernel_width - 1;
-    // a spike at input row y meets output rows y + pad - kernel + 1 to y + pad
-    const int64_t top = y0 + c.pad_height - above, high = y1 - y0 + above;
-    const int64_t bytes = c.channels / 8, most = (y1 - y0) * c.width;
-    s.rows.resize(c.channels + 8);
-    s.lists.resize(c.channels * most + AHEAD);
-    s.counts.assign(c.channels, 0);
-    for (int64_t y = y0; y < y1; y++)
-        for (int64_t x = 0; x < c.width; x++) {
-            const uint8_t* pixel = bits + ((image * c.height + y) * c.width + x) * bytes;
-            const int n = list_bits(pixel, int(bytes), 0, s.rows.data());
-            const uint16_t at = uint16_t((y - y0) * wide + x + c.pad_width);
-            for (int i = 0; i < n; i++) {
-                const int channel = s.rows[i];
-                s.lists[channel * most + s.counts[channel]++] = at;
+// Where the channels spiked in some rows of the input, strip by strip, each of as many rows as the
+// innermost cache holds the gradients of: the pixels of channel i in strip j are those of
+// lists[i * most] from counts[j * channels + i] to counts[(j + 1) * channels + i].
+struct Places {
+    std::vector<int> spikes, lists, counts;
+    int64_t most;
+
+    void read(const uint8_t* bits, const Conv& c, int64_t rows, int64_t strip, int64_t wide) {
+        const int64_t strips = (rows + strip - 1) / strip;
+        most = rows * c.width;
+        spikes.resize(c.channels + 8);
+        lists.resize(c.channels * most + AHEAD);
+        counts.assign((strips + 1) * c.channels, 0);
+        int* count = counts.data();
+        for (int64_t y = 0; y < rows; y++) {
+            if (y % strip == 0) count = std::copy_n(count, c.channels, count + c.channels) - c.channels;
+            for (int64_t x = 0; x < c.width; x++, bits += c.channels / 8) {
+                const int n = list_bits(bits, int(c.channels / 8), 0, spikes.data());
+                const int at = int(y * wide + x + c.pad_width);
+                for (int i = 0; i < n; i++) lists[spikes[i] * most + count[spikes[i]]++] = at;
             }
         }
-    for (int64_t block = 0; block < blocks_of(c); block++) {
-        const int vectors = vectors_of(c, block);
-        const int64_t width = vectors * LANES;
-        const int64_t channels = std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK);
-        g.assign(high * wide * width, 0.0f);
-        for (int64_t y = 0; y < high; y++) {
-            if (top + y < 0 || top + y >= c.out_height) continue;
-            for (int64_t x = 0; x < c.out_width; x++)
-                std::memcpy(&g[(y * wide + x + left) * width],
-                            grad_out + ((image * c.out_height + top + y) * c.out_width + x) *
-                                           c.out_channels + block * BLOCK,
-                            channels * sizeof(float));
-        }
-        const AddRows run = add_rows_of[vectors];
+    }
+};
+
+// The gradient of one row of weights is the sum of grad_out over the pixels where its input spiked.
+// grad_out of a band of pixels, a block of channels wide and padded with zeros, is laid out in g.
+template <int N>
+static void grad_weight_block(const Places& s, const float* g, float* packed, const Conv& c, int64_t strips,
+                              int64_t wide) {
+    for (int64_t strip = 0; strip < strips; strip++)
         for (int64_t ky = 0; ky < c.kernel_height; ky++)
             for (int64_t kx = 0; kx < c.kernel_width; kx++) {
-                const float* shifted = &g[((above - ky) * wide + left - kx) * width];
-                float* row = packed + offset_of(c, block) +
-                             (ky * c.kernel_width + kx) * c.channels * width;
-                for (int64_t channel = 0; channel < c.channels; channel++, row += width)
-                    run(shifted, &s.lists[channel * most], s.counts[channel], row, row);
+                const float* shifted =
+                    g + ((c.kernel_height - 1 - ky) * wide + c.kernel_width - 1 - kx) * (N * LANES);
+                float* row = packed + (ky * c.kernel_width + kx) * c.channels * (N * LANES);
+                const int* from = &s.counts[strip * c.channels];
+                for (int64_t i = 0; i < c.channels; i++, row += N * LANES)
+                    add_rows<N, false>(shifted, &s.lists[i * s.most + from[i]],
+                                       from[c.channels + i] - from[i], row, row);
             }
+}
+typedef void (*GradWeight)(const Places&, const float*, float*, const Conv&, int64_t, int64_t);
+static const GradWeight grad_weight_of[] = {
+    nullptr,           grad_weight_block<1>, grad_weight_block<2>, grad_weight_block<3>, grad_weight_block<4>,
+    grad_weight_block<5>, grad_weight_block<6>, grad_weight_block<7>, grad_weight_block<8>};
+
+static void grad_weight_band(const uint8_t* bits, const float* grad_out, float* packed, const Conv& c,
+                             int64_t image, int64_t y0, int64_t y1, Places& s, Floats& g) {
+    const int64_t wide = c.out_width + 2 * (c.kernel_width - 1), left = c.kernel_width - 1;
+    const int64_t most = std::min<int64_t>(BLOCK, c.out_channels);
+    const int64_t strip = std::max<int64_t>(1, CACHED / (most * wide)), strips = (y1 - y0 + strip - 1) / strip;
+    // a spike at input row y meets output rows y + pad - kernel + 1 to y + pad
+    const int64_t top = y0 + c.pad_height - c.kernel_height + 1, high = y1 - y0 + c.kernel_height - 1;
+    s.read(bits + (image * c.height + y0) * c.width * c.channels / 8, c, y1 - y0, strip, wide);
+    for (int64_t block = 0; block < blocks_of(c); block++) {
+        const int64_t vectors = vectors_of(c, block), width = vectors * LANES;
+        const int64_t channels = std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK);
+        g.fill(high * wide * width, 0.0f);
+        for (int64_t y = 0; y < high; y++) {
+            if (top + y < 0 || top + y >= c.out_height) continue;
+            const float* from =
+                grad_out + (image * c.out_height + top + y) * c.out_width * c.out_channels + block * BLOCK;
+            for (int64_t x = 0; x < c.out_width; x++)
+                std::copy_n(from + x * c.out_channels, channels, g.data + (y * wide + x + left) * width);
+        }
+        grad_weight_of[vectors](s, g.data, packed + offset_of(c, block), c, strips, wide);
     }
 }
 
@@ -667,23 +779,21 @@ static void conv_grad_weight(const uint8_t* bits, const float* grad_out, float* 
                              Conv c, int threads) {
     c.quads = 0;
     const int64_t size = packed_size(c), wide = c.out_width + 2 * (c.kernel_width - 1);
-    const int64_t fits = 65536 / wide - c.kernel_height;  // places are numbers of 16 bits
-    const int64_t cached = 49152 / (std::min<int64_t>(BLOCK, c.out_channels) * wide);
+    const int64_t cached = BANDED / (std::min<int64_t>(BLOCK, c.out_channels) * wide);
     const int64_t fair = std::max<int64_t>(1, c.images * c.height / (2 * threads));
-    const int64_t rows = std::max<int64_t>(
-        1, std::min({fits, std::max<int64_t>(cached - c.kernel_height + 1, 2), c.height, fair}));
+    const int64_t rows = std::min({std::max<int64_t>(cached - c.kernel_height + 1, 2), c.height, fair});
     const int64_t bands = (c.height + rows - 1) / rows;
-    std::vector<std::vector<float>> parts(threads);
+    std::vector<Floats> parts(threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int thread = 0; thread < threads; thread++) {  // the same thread does the same in every run
-        std::vector<float>& part = parts[thread];
-        std::vector<float> g;
-        Pixels s;
-        part.assign(size, 0.0f);
+        Floats& part = parts[thread];
+        Floats g;
+        Places s;
+        part.fill(size, 0.0f);
         const int64_t tasks = c.images * bands;
         for (int64_t task = tasks * thread / threads; task < tasks * (thread + 1) / threads; task++) {
             const int64_t y0 = task % bands * rows, y1 = std::min(y0 + rows, c.height);
-            grad_weight_band(bits, grad_out, part.data(), c, task / bands, y0, y1, s, g);
+            grad_weight_band(bits, grad_out, part.data, c, task / bands, y0, y1, s, g);
         }
     }
     const int64_t taps = taps_of(c);
@@ -695,7 +805,7 @@ static void conv_grad_weight(const uint8_t* bits, const float* grad_out, float* 
                 const int64_t at = offset_of(c, block) + (tap * c.channels + channel) * width;
                 for (int64_t i = 0; i < std::min(width, c.out_channels - block * BLOCK); i++) {
                     float sum = 0.0f;
-                    for (int thread = 0; thread < threads; thread++) sum += parts[thread][at + i];
+                    for (int thread = 0; thread < threads; thread++) sum += parts[thread].data[at + i];
                     grad_weight[((block * BLOCK + i) * c.channels + channel) * taps + tap] = sum;
                 }
             }

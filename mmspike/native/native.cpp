@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -57,22 +58,28 @@ struct Table {  // for every byte, the places of its bits
 static const Table table;
 
 #define ISA generic
+#define LEVEL 0
 #include "kernels.h"
 #undef ISA
+#undef LEVEL
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define HAS_X86 1
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2,popcnt")
 #define ISA avx2
+#define LEVEL 1
 #include "kernels.h"
 #undef ISA
+#undef LEVEL
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi,bmi2,popcnt")
 #define ISA avx512
+#define LEVEL 2
 #include "kernels.h"
 #undef ISA
+#undef LEVEL
 #pragma GCC pop_options
 #endif
 

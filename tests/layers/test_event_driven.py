@@ -43,6 +43,11 @@ SHAPES = [
     (16, 8, (1, 3), (1, 1), (0, 2), 6, 7),
     (40, 130, 3, 1, 1, 1, 1),
     (16, 12, 2, 2, 0, 7, 7),
+    (272, 72, 3, 1, 1, 6, 7),  # channels in three groups
+    (400, 24, 1, 1, 0, 9, 8),
+    (8, 16, 1, 1, 3, 5, 4),  # rows of the output that read padding alone
+    (16, 24, (1, 3), 1, (2, 2), 3, 4),
+    (8, 64, 3, 1, 1, 12, 130),  # rows of more than a tile, and strips of one row
 ]
 
 
@@ -110,6 +115,31 @@ def test_any_rate(rate, monkeypatch):
     _, weight, given = results(x, conv)
     monkeypatch.setattr("mmspike.layers.firing._can_pack", lambda *_: False)
     assert_close(given, results(x, conv, weight)[2])
+
+
+@pytest.mark.parametrize("rate", [1e-6, 0.01, 0.04, 0.08, 0.3])
+@pytest.mark.parametrize("channels", [64, 272])
+def test_groups_taken_together_at_low_rates(rate, channels, monkeypatch):
+    conv = nn.Conv2d(channels, 72, 3, padding=1)
+    x = potentials(1, 2, channels, 7, 9, rate)
+    s, weight, given = results(x, conv)
+    assert isinstance(s, PackedSpikes)
+    monkeypatch.setattr("mmspike.layers.firing._can_pack", lambda *_: False)
+    assert_close(given, results(x, conv, weight)[2])
+
+
+@pytest.mark.parametrize("time_steps", [8, 40])  # more than a tile has pixels
+def test_many_steps_in_one_pass(time_steps):
+    packed = PackedConv2d(nn.Conv2d(16, 24, 3, padding=1))
+    neuron = LIF()
+    packed.bias.data += neuron.firing_input
+    x = potentials(time_steps, 2, 16, 5, 6)
+    with torch.no_grad():
+        s = fire(LIF(), x, packed)
+        expected = neuron(per_step(lambda s: convolve(packed, s), s))
+        fused = convolve_and_fire(packed, s, neuron.dynamics())
+    assert torch.equal(fused.unpack(), expected)
+    assert fused.count == expected.sum() > 0
 
 
 @pytest.mark.parametrize("limit", [0.0, 1.0])
