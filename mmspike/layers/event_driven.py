@@ -21,16 +21,15 @@ from mmspike.native.library import ConvStruct
 from mmspike.neurons.kernels import native
 from mmspike.neurons.kernels.common import LIFParameters
 
-DENSE_RATE = 0.35
+DENSE_RATE = 0.5
 """Firing rate above which a dense convolution over all inputs is faster."""
 
 QUAD_INPUTS = 320
 """Inputs of a pixel (channels times kernel) up to which sums over four channels may be faster than
 those spike by spike, at any rate: the cache holds their table."""
 
-QUAD_RATE, QUAD_TABLE = 0.22, 2**20
-"""Firing rate above which they are where the table was made beforehand, and its largest size in
-bytes; larger ones are slower to read and wait for ``DENSE_RATE``."""
+QUAD_RATE = 0.24
+"""Firing rate above which they are where their table was made beforehand."""
 
 QUAD_SPIKES = 256
 """Spikes of a channel beyond a quarter of its pixels that pay for making the table anew; more where
@@ -160,8 +159,7 @@ def takes_quads(weight: Tensor, spikes: PackedSpikes, made: bool, stride: int = 
         return False
     inputs = spikes.shape.numel()
     if made:
-        size = 16 * weight.numel()  # sixteen sums of four bytes for every four weights
-        return spikes.count > (QUAD_RATE if size <= QUAD_TABLE else DENSE_RATE) * inputs
+        return spikes.count > QUAD_RATE * inputs
     return spikes.count - inputs / 4 > QUAD_SPIKES * stride * weight.size(1)
 
 
