@@ -12,6 +12,7 @@ from mmspike.layers.conv import LIVELY_RATE, RepConv, build_norm, make_lively
 from mmspike.layers.event_driven import PackedSpikes, attend, convolve
 from mmspike.layers.firing import fire, fire_into_bits, norm_and_fire
 from mmspike.layers.memory import saving
+from mmspike.layers.norm import normalise
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
 
@@ -116,7 +117,7 @@ class SpikeDrivenSelfAttention(nn.Module):
         out = self.attend(s, x_seq.shape[-2:])
         s = fire(self.attn_neuron, out, self.proj_conv)
         with saving(s, self.attn_neuron):
-            return per_step(lambda s: self.proj_norm(convolve(self.proj_conv, s)), s)
+            return per_step(lambda s: normalise(self.proj_norm, convolve(self.proj_conv, s)), s)
 
     def attend(self, s: Tensor | PackedSpikes, size: Sequence[int]) -> Tensor:
         """Attention of spikes ``[T, B, C, H, W]``, of the same shape."""

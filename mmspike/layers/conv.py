@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmspike.layers.event_driven import PackedSpikes, convolve, is_watched
 from mmspike.layers.firing import convolve_norm_and_fire, fire, norm_and_fire
 from mmspike.layers.memory import format_of, saving
+from mmspike.layers.norm import normalise
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
 
@@ -113,7 +115,7 @@ class SpikeLayer(nn.Module):
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""
         spikes = fire(self.neuron, x_seq, self.layer)
-        return per_step(self.norm, self.weigh(spikes))
+        return per_step(partial(normalise, self.norm), self.weigh(spikes))
 
     def weigh(self, spikes: Tensor | PackedSpikes) -> Tensor:
         """What stands between neuron and norm: map ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""
@@ -172,7 +174,7 @@ def run_chain(layers: Iterable[SpikeLayer], x_seq: Tensor) -> Tensor:
         if fired is None:
             fired = norm_and_fire(layer.norm, behind.neuron, layer.weigh(spikes), behind.layer)
         spikes = fired
-    return per_step(layers[-1].norm, layers[-1].weigh(spikes))
+    return per_step(partial(normalise, layers[-1].norm), layers[-1].weigh(spikes))
 
 
 def spike_conv(
@@ -265,9 +267,9 @@ class RepConv(nn.Module):
 
     def forward(self, x: Tensor | PackedSpikes) -> Tensor:
         """Map spikes ``[N, C, H, W]`` to ``[N, C, H, W]``."""
-        x = self.norm1(convolve(self.conv1, x))
+        x = normalise(self.norm1, convolve(self.conv1, x))
         border = self.border_value().to(x.dtype).view(1, -1, 1, 1)
-        return self.norm2(self.conv2(self.dwconv(_pad(x, border))))
+        return normalise(self.norm2, self.conv2(self.dwconv(_pad(x, border))))
 
     def as_convolution(self) -> ConvShape:
         """The one 3x3 convolution that it is."""

@@ -8,6 +8,8 @@ devices, hooks that want to see what passes) takes the plain way: norm, neuron, 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
@@ -19,6 +21,7 @@ from mmspike.layers.event_driven import (
     is_watched,
     runs_plainly,
 )
+from mmspike.layers.norm import are_plain, can_normalise, norm_gradients, normalise, statistics
 from mmspike.layers.time import fold_time, per_step, unfold_time
 from mmspike.neurons import LIF
 from mmspike.neurons.kernels import native
@@ -56,10 +59,10 @@ def norm_and_fire(
     Returns:
         Spikes of the same shape.
     """
-    if not (_can_normalise(norm, y_seq) and _can_fire(neuron, y_seq)):
-        return fire(neuron, per_step(norm, y_seq), *readers)
+    if not (can_normalise(norm, y_seq, 5) and _can_fire(neuron, y_seq)):
+        return fire(neuron, per_step(partial(normalise, norm), y_seq), *readers)
     y_seq = _dense(_channels_last(y_seq))
-    mean, var = _statistics(norm, fold_time(y_seq))
+    mean, var = statistics(norm, fold_time(y_seq))
     pack = bool(readers) and _can_pack(y_seq, readers)
     out = _NormFire.apply(
         y_seq, norm.weight, norm.bias, mean, var, norm.eps, norm.training, neuron.dynamics(), pack
@@ -132,7 +135,7 @@ def _can_read(layer: nn.Module, channels: int) -> bool:
         and not isinstance(layer.padding, str)
         and getattr(layer, "padding_mode", "zeros") == "zeros"
         and layer.in_channels == channels  # or the layer has something to say
-        and _are_plain(layer.weight, layer.bias)
+        and are_plain(layer.weight, layer.bias)
         and layer.weight[0].numel() < 2**16
         and not is_watched(layer)
     )
@@ -140,33 +143,6 @@ def _can_read(layer: nn.Module, channels: int) -> bool:
 
 def _out_channels(layer: nn.Module) -> int | None:
     return getattr(layer, "out_channels", None)
-
-
-def _can_normalise(norm: nn.Module, y_seq: Tensor) -> bool:
-    return (
-        type(norm) is nn.BatchNorm2d
-        and norm.affine
-        and norm.track_running_stats
-        and norm.num_batches_tracked is not None
-        and y_seq.dim() == 5
-        and norm.num_features == y_seq.size(2)
-        and y_seq.numel() > norm.num_features  # one value per channel has no variance
-        and _are_plain(norm.weight, norm.bias, norm.running_mean, norm.running_var)
-        and not is_watched(norm)
-    )
-
-
-def _are_plain(*tensors: Tensor | None) -> bool:
-    """Whether all that are there are what the kernels read: float32, on the CPU, vectors dense."""
-    return all(
-        x is None
-        or (
-            x.dtype == torch.float32
-            and x.device.type == "cpu"
-            and (x.dim() > 1 or x.is_contiguous())
-        )
-        for x in tensors
-    )
 
 
 def _channels_last(x_seq: Tensor) -> Tensor:
@@ -182,18 +158,6 @@ def _dense(x_seq: Tensor) -> Tensor:
     if x_seq.size(0) == 1 or x_seq.stride(0) == x_seq[0].numel():
         return x_seq
     return _channels_last(x_seq.clone(memory_format=torch.contiguous_format))
-
-
-@torch.no_grad()
-def _statistics(norm: nn.BatchNorm2d, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance that the norm uses; in training those of the batch, which it learns."""
-    if not norm.training:
-        return norm.running_mean, norm.running_var
-    norm.num_batches_tracked.add_(1)
-    momentum = norm.momentum
-    if momentum is None:
-        momentum = 1.0 / norm.num_batches_tracked.item()
-    return torch.batch_norm_update_stats(y, norm.running_mean, norm.running_var, momentum)
 
 
 class _Fire(torch.autograd.Function):
@@ -253,16 +217,13 @@ class _NormFire(torch.autograd.Function):
             return (None,) * 9
         y_seq, inv_std, *norm = ctx.saved_tensors
         y_seq = _dense(_channels_last(y_seq))  # hooks may have kept it in another layout
-        scale, _, mean = norm = native.Norm(*norm)
-        sums = torch.zeros(2, scale.numel(), dtype=torch.float64)
+        norm = native.Norm(*norm)
+        sums = torch.zeros(2, norm.scale.numel(), dtype=torch.float64)
         grad = native.gradient(y_seq, grad_s_seq, ctx.p, norm, sums)
-        first, second = sums.float()  # of g, and of g (y - mean)
-        b = c = torch.zeros_like(scale)
-        if ctx.batch:  # the batch's mean and variance depend on y
-            count = y_seq.numel() / scale.numel()
-            b, c = -scale * inv_std**2 * second / count, -scale * first / count
-        native.norm_backward_(grad, y_seq, mean, scale, b, c)
-        return grad, second * inv_std, first, *(None,) * 6
+        grads = norm_gradients(
+            grad, y_seq, norm.mean, norm.scale, inv_std, sums, ctx.batch, out=grad
+        )
+        return *grads, *(None,) * 6
 
 
 def _packed(

@@ -372,18 +372,36 @@ static inline void by_channel(int64_t start, int n, int64_t channels, Each each)
     }
 }
 
-// g = a g + b (y - mean) + c, with a, b and c for every channel.
-static void norm_backward(float* g, const float* y, const float* mean, const float* a, const float* b,
-                          const float* c, int64_t n, int64_t channels, int threads) {
+// out = a g + b (y - mean) + c, with a, b and c for every channel; out may be g.
+static void norm_backward(const float* g, const float* y, float* out, const float* mean, const float* a,
+                          const float* b, const float* c, int64_t n, int64_t channels, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t start = 0; start < n; start += 4096)
         by_channel(start, int(std::min<int64_t>(4096, n - start)), channels,
                    [&](int i, int size, int64_t k) {
-                       float* to = g + start + i;
-                       const float* from = y + start + i;
+                       const float *grad = g + start + i, *from = y + start + i;
+                       float* to = out + start + i;
                        for (int j = 0; j < size; j++)
-                           to[j] = a[k + j] * to[j] + b[k + j] * (from[j] - mean[k + j]) + c[k + j];
+                           to[j] = a[k + j] * grad[j] + b[k + j] * (from[j] - mean[k + j]) + c[k + j];
                    });
+}
+
+// Add the sums over pixels, for every channel, of g to sums, and of g (y - mean) to the next as many.
+static void norm_sums(const float* g, const float* y, const Norm& norm, double* sums, int64_t n, int threads) {
+    const Channels channels(&norm);
+    std::vector<Sums> parts(threads, Sums(channels));
+    share(n, threads, [=, &channels, &parts](int thread, int64_t begin, int64_t end) {
+        Sums& part = parts[thread];
+        int64_t c = begin % channels.count;
+        for (int64_t i = begin; i < end; i += LANES) {
+            const int count = int(std::min<int64_t>(LANES, n - i));
+            part.add(load_some(g + i, count), load_some(y + i, count), channels, c);
+            c = channels.next(c);
+        }
+        part.flush();
+    });
+    for (const Sums& part : parts)
+        for (size_t i = 0; i < part.total.size(); i++) sums[i] += part.total[i];
 }
 
 // ------------------------------------------------------------------------------------ lists of spikes

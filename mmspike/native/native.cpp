@@ -110,7 +110,7 @@ static int level = best_level();
 extern "C" {
 
 // Raised with every change of these functions or structs; library.py knows the one it calls.
-int mmspike_version() { return 1; }
+int mmspike_version() { return 2; }
 
 int mmspike_level() { return level; }
 
@@ -135,10 +135,16 @@ void mmspike_lif_backward(int dtype, const void* x, const void* grad_spikes, voi
                           threads))
 }
 
-// g = a g + b (y - mean) + c in place, with a, b, c and mean for every channel.
-void mmspike_norm_backward(float* g, const float* y, const float* mean, const float* a, const float* b,
-                           const float* c, int64_t n, int64_t channels, int threads) {
-    DISPATCH(norm_backward(g, y, mean, a, b, c, n, channels, threads))
+// out = a g + b (y - mean) + c, with a, b, c and mean for every channel; out may be g.
+void mmspike_norm_backward(const float* g, const float* y, float* out, const float* mean, const float* a,
+                           const float* b, const float* c, int64_t n, int64_t channels, int threads) {
+    DISPATCH(norm_backward(g, y, out, mean, a, b, c, n, channels, threads))
+}
+
+// The sums over pixels of g, added to sums[channels], and those of g (y - mean), added to the next as many.
+void mmspike_norm_sums(const float* g, const float* y, const Norm* norm, double* sums, int64_t n,
+                       int threads) {
+    DISPATCH(norm_sums(g, y, *norm, sums, n, threads))
 }
 
 // A float 0 or 1 for each of n bits.

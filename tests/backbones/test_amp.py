@@ -46,7 +46,7 @@ def check_training(device, dtype, time_steps):
         scaler.update()
         losses.append(loss.item())
     assert losses[0] == pytest.approx(expected.item(), rel=0.1)  # some spikes flip
-    assert losses[-1] < 0.95 * losses[0]
+    assert min(losses) < 0.9 * losses[0]  # single steps go up and down
     assert all(b.dtype != dtype for b in model.buffers())
 
 

@@ -454,7 +454,7 @@ def test_a_library_that_cannot_be_loaded_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
     monkeypatch.setattr(library, "print_log", lambda text, *_, **__: said.append(text))
     assert library.library.__wrapped__() is None
-    assert "kernels of version 1 are wanted" in said[0]
+    assert f"kernels of version {library.VERSION} are wanted" in said[0]
 
 
 def test_profiles_list_the_kernels():

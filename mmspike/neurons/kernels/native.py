@@ -143,13 +143,33 @@ def gradient(
     return grad_x_seq
 
 
-def norm_backward_(grad: Tensor, y: Tensor, mean: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
-    """Turn the gradient of a norm's output into that of its input ``y``, in place.
+def norm_sums(grad: Tensor, y: Tensor, mean: Tensor) -> Tensor:
+    """Sums of ``grad`` and of ``grad * (y - mean)``, over all but the channels.
 
-    ``a * grad + b * (y - mean) + c``, with one of each per channel; ``grad`` and ``y`` are dense
-    and float32, with the channels last in memory.
+    Args:
+        grad: Gradient of a norm's output, dense and float32, with the channels last in memory.
+        y: The norm's input, laid out alike.
+        mean: ``[C]``.
+
+    Returns:
+        ``[2, C]``, float64.
     """
-    pointers = map(pointer, (grad, y, mean, a, b, c))
+    sums = torch.zeros(2, mean.numel(), dtype=torch.float64)
+    norm = _reference(Norm(mean, mean, mean))
+    size = ctypes.c_int64(y.numel())
+    call("norm_sums", *map(pointer, (grad, y)), norm, pointer(sums), size, torch.get_num_threads())
+    return sums
+
+
+def norm_backward(
+    grad: Tensor, y: Tensor, out: Tensor, mean: Tensor, a: Tensor, b: Tensor, c: Tensor
+) -> None:
+    """Turn the gradient of a norm's output into that of its input ``y``.
+
+    Writes ``a * grad + b * (y - mean) + c``, with one of each per channel, to ``out``, which may be
+    ``grad``; all three are dense and float32, with the channels last in memory.
+    """
+    pointers = map(pointer, (grad, y, out, mean, a, b, c))
     sizes = map(ctypes.c_int64, (y.numel(), mean.numel()))
     call("norm_backward", *pointers, *sizes, torch.get_num_threads())
 
