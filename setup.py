@@ -34,7 +34,7 @@ version = re.search(r'__version__ = "(.+)"', (ROOT / "mmspike/__init__.py").read
 kernels = Extension(  # plain C functions, loaded by mmspike/native/library.py
     "mmspike.native._kernels",
     sources=["mmspike/native/native.cpp"],
-    depends=["mmspike/native/kernels.h"],
+    depends=sorted(str(p.relative_to(ROOT)) for p in (ROOT / "mmspike/native").glob("*.h")),
     language="c++",
     extra_compile_args=[
         "-std=c++17",

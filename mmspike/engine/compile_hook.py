@@ -17,12 +17,14 @@ class CompileHook(Hook):
 
     Names of parameters stay as they are, so that checkpoints fit with and without. Heads are left
     alone: what hosts do there depends on the number of boxes. The backbone is compiled block by
-    block. With ``dynamic=True``, maps of any size run through one graph; with ``None``, the first
-    size gets its own, then one serves all.
+    block.
 
     Args:
         parts: Names of the modules to compile.
-        dynamic: See ``torch.compile``.
+        dynamic: Whether maps of any size run through one graph. By default each size gets its own,
+            which suits runs of one or few, such as crops. The "inductor" of torch 2.13 cannot
+            compile graphs of any size (https://github.com/pytorch/pytorch/issues/172204); its
+            "aot_eager" can.
         mode: See ``torch.compile``.
         backend: See ``torch.compile``.
 
@@ -30,13 +32,13 @@ class CompileHook(Hook):
         ValueError: If the model has no such part.
 
     Example:
-        ``custom_hooks = [dict(type="mmspike.CompileHook", dynamic=True)]`` in a config.
+        ``custom_hooks = [dict(type="mmspike.CompileHook")]`` in a config.
     """
 
     def __init__(
         self,
         parts: Sequence[str] = ("backbone", "neck"),
-        dynamic: bool | None = None,
+        dynamic: bool | None = False,
         mode: str | None = None,
         backend: str = "inductor",
     ) -> None:

@@ -1,4 +1,4 @@
-"""Calls of the convolutions in kernels.h.
+"""Calls of the convolutions in conv.h, conv_grad.h and depthwise.h, and of the attention.
 
 Most add up rows of weights where there are spikes: the work grows with the number of spikes, not
 with the number of inputs. Spikes come as bits, eight in a byte, in channels-last order.

@@ -1,0 +1,318 @@
+// Convolutions that add up rows of weights where there are spikes. Part of kernels.h.
+
+// ------------------------------------------------------------------------------------ lists of spikes
+
+static void unpack(const uint8_t* bits, float* spikes, int64_t n, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t start = 0; start < n; start += 4096)
+        for (int64_t i = start; i < std::min(start + 4096, n); i++)
+            spikes[i] = float((bits[i / 8] >> (i % 8)) & 1);
+}
+
+// Write the places of the bits that are set, plus base; up to 7 more numbers behind them are overwritten.
+static inline int list_bits(const uint8_t* bits, int bytes, int base, int* list) {
+    int n = 0;
+    for (int i = 0; i < bytes; i++) {
+        const int byte = bits[i];
+        const Int8 places = __builtin_convertvector(*(const Short8*)table.places[byte], Int8);
+        *(Int8*)(list + n) = places + (base + 8 * i);
+        n += __builtin_popcount(byte);
+    }
+    return n;
+}
+
+// The same for sums of weights: which of every four neighbouring bits are set, where any is.
+static inline int list_quads(const uint8_t* bits, int bytes, int base, int* list) {
+    int n = 0;
+    for (int i = 0; i < bytes; i++) {
+        const int low = bits[i] & 15, high = bits[i] >> 4;
+        list[n] = base + 32 * i + low;
+        n += low != 0;
+        list[n] = base + 32 * i + 16 + high;
+        n += high != 0;
+    }
+    return n;
+}
+
+// ------------------------------------------------------------------------------- layout of the weights
+
+// Blocks of up to BLOCK output channels; in a block [kernel, in, channels of the block]. With quads,
+// the input channels are taken four at a time, and there are 16 rows for each four: the sums of the
+// weights of every choice among them.
+static inline int64_t blocks_of(const Conv& c) { return (c.out_channels + BLOCK - 1) / BLOCK; }
+static inline int64_t taps_of(const Conv& c) { return c.kernel_height * c.kernel_width; }
+static inline int vectors_of(const Conv& c, int64_t block) {
+    const int64_t left = std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK);
+    return int((left + LANES - 1) / LANES);
+}
+static inline int64_t rows_of_tap(const Conv& c) { return c.channels * (c.quads ? 4 : 1); }
+static inline int64_t offset_of(const Conv& c, int64_t block) {
+    return block * BLOCK * taps_of(c) * rows_of_tap(c);
+}
+
+static int64_t packed_size(const Conv& c) {
+    const int64_t last = blocks_of(c) - 1;
+    return offset_of(c, last) + vectors_of(c, last) * LANES * taps_of(c) * rows_of_tap(c);
+}
+
+static void pack_weight(const float* weight, const int64_t* strides, float* packed, const Conv& c,
+                        int threads) {
+    const int64_t taps = taps_of(c), rows = taps * rows_of_tap(c);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t task = 0; task < blocks_of(c) * rows; task++) {
+        const int64_t block = task / rows, row = task % rows, tap = row / rows_of_tap(c);
+        const int width = vectors_of(c, block) * LANES;
+        const int left = int(std::min<int64_t>(width, c.out_channels - block * BLOCK));
+        const float* w = weight + block * BLOCK * strides[0] + tap / c.kernel_width * strides[2] +
+                         tap % c.kernel_width * strides[3];
+        float* to = packed + offset_of(c, block) + row * width;
+        std::fill(to, to + width, 0.0f);
+        const int64_t in_tap = row % rows_of_tap(c);
+        if (!c.quads) {
+            for (int i = 0; i < left; i++) to[i] = w[in_tap * strides[1] + i * strides[0]];
+            continue;
+        }
+        for (int64_t k = 0; k < 4; k++)
+            if (in_tap >> k & 1)  // the lowest four bits choose among four channels
+                for (int i = 0; i < left; i++)
+                    to[i] += w[(in_tap / 16 * 4 + k) * strides[1] + i * strides[0]];
+    }
+}
+
+// ------------------------------------------------------------------------------------------- forward
+
+// Rows are fetched into the cache this many spikes before they are added. Lists may be read as far
+// beyond their end: what stands there does not matter, for a fetch of any address is harmless.
+constexpr int AHEAD = 6;
+
+// out[:] = start + the rows of w that the list names; rows are N vectors wide.
+template <int N, bool FETCH>
+static inline void add_rows(const float* w, const int* list, int n, const float* start, float* out) {
+    Vec sums[N];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) sums[i] = *(const Vec*)(start + i * LANES);
+    for (int j = 0; j < n; j++) {
+        const float* row = w + int64_t(list[j]) * (N * LANES);
+        if (FETCH) {
+            const char* ahead = (const char*)(w + int64_t(list[j + AHEAD]) * (N * LANES));
+            for (int i = 0; i < N * LANES * 4; i += 64) __builtin_prefetch(ahead + i);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < N; i++) sums[i] += *(const Vec*)(row + i * LANES);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) *(Vec*)(out + i * LANES) = sums[i];
+}
+
+// Rows of a block of weights are taken in groups: those of so many input channels of a tap as the
+// innermost cache holds, for TILE pixels before the next group is. A group that has fewer than FEW
+// spikes on average does not pay for loading and storing the sums, and is taken together with the next.
+constexpr int CACHED = 8192, TILE = 32, FEW = 10, LISTED = 32768, BANDED = 49152;
+
+static inline int64_t group_of(const Conv& c) {  // input channels
+    const int64_t rows = CACHED / (vectors_of(c, 0) * LANES) & ~7;
+    return c.quads ? c.channels : std::min(c.channels, std::max<int64_t>(8, rows));
+}
+
+// Rows of weights by which the spikes of a pixel lie behind those of the one before.
+static inline int64_t shift_of(const Conv& c) { return c.kernel_width > 1 ? rows_of_tap(c) : 0; }
+
+// The spikes of some rows of the input, of all steps, pixel by pixel and group by group. starts has, for
+// every row, where the spikes of each group of each pixel begin, and where the last end; pixels without
+// spikes surround a row. A spike is the number of its row of weights in a tap, plus the number of its
+// pixel times the rows of a tap: those that lie under a row of the kernel stand one behind the other.
+struct Spikes {
+    std::unique_ptr<int[]> list;
+    std::vector<int> starts;
+    int64_t room = 0, groups, height, across;
+
+    void read(const uint8_t* bits, const Conv& c, int64_t steps, int64_t next, int64_t rows) {
+        const int64_t group = group_of(c), most = steps * rows * c.width * c.channels + 8;
+        groups = (c.channels + group - 1) / group;
+        height = rows;
+        across = (c.width + 2 * c.pad_width) * groups + 1;
+        if (room < most) list.reset(new int[room = most]);
+        starts.resize(steps * rows * across);
+        int n = 0, *start = starts.data();
+        for (int64_t row = 0; row < steps * rows; row++) {
+            const uint8_t* pixel = bits + (row / rows * next + row % rows * c.width) * c.channels / 8;
+            start = std::fill_n(start, c.pad_width * groups, n);
+            for (int64_t x = 0; x < c.width; x++, pixel += c.channels / 8)
+                for (int64_t from = 0; from < c.channels; from += group) {
+                    const int bytes = int(std::min(group, c.channels - from) / 8);
+                    const int base = int(x * shift_of(c) + from);
+                    *start++ = n;
+                    n += c.quads ? list_quads(pixel, bytes, base, &list[n])
+                                 : list_bits(pixel + from / 8, bytes, base, &list[n]);
+                }
+            start = std::fill_n(start, c.pad_width * groups + 1, n);
+        }
+    }
+    int64_t groups_at_once() const {
+        const int64_t all = starts.size(), spikes = std::max(1, starts.empty() ? 0 : starts.back());
+        return (FEW * all + spikes - 1) / spikes;
+    }
+};
+
+// Where outputs lie, and what they read: size pixels from x on in row y of the output, at all steps. The
+// first row of the input in the lists is the one numbered top.
+struct Tile {
+    int64_t y, x, size, steps, top;
+};
+
+// sums [steps, size, N vectors]: bias, and the rows of w where there are spikes. The last additions go to
+// out instead, if it is there, where a pixel lies stride floats behind the one before.
+template <int N, bool FETCH>
+static void add_up(const Spikes& s, const Conv& c, const Tile& tile, int64_t at_once, const float* w,
+                   const float* bias, float* sums, float* out, int64_t stride) {
+    const int64_t rows = rows_of_tap(c), shift = shift_of(c), width = N * LANES;
+    const int64_t all = c.kernel_width * s.groups;
+    const int64_t above = tile.y * c.stride_height - c.pad_height, next = c.stride_width * s.groups;
+    const int64_t from = std::max<int64_t>(0, -above), to = std::min(c.kernel_height, c.height - above);
+    for (int64_t ky = from; ky < to; ky++)
+        for (int64_t g = 0; g < all; g += at_once) {
+            const bool begins = ky == from && g == 0, ends = ky == to - 1 && g + at_once >= all;
+            const int64_t behind = std::min(at_once, all - g), left = tile.x * c.stride_width - c.pad_width;
+            for (int64_t t = 0; t < tile.steps; t++) {
+                const int* start = &s.starts[(t * s.height + above + ky - tile.top) * s.across +
+                                             tile.x * next + g];
+                const float* shifted = w + (ky * c.kernel_width * rows - left * shift) * width;
+                float* sum = sums + t * tile.size * width;
+                for (int64_t i = 0; i < tile.size; i++) {
+                    const int a = start[i * next], b = start[i * next + behind];
+                    add_rows<N, FETCH>(shifted - i * c.stride_width * shift * width, &s.list[a], b - a,
+                                       begins ? bias : sum + i * width,
+                                       ends && out ? out + i * stride : sum + i * width);
+                }
+            }
+        }
+    if (from >= to)  // nothing but padding
+        for (int64_t i = 0; i < tile.steps * tile.size; i++)
+            std::memcpy(out ? out + i * stride : sums + i * width, bias, width * sizeof(float));
+}
+
+template <int N>
+static void add_up(const Spikes& s, const Conv& c, const Tile& tile, const float* w, const float* bias,
+                   float* sums, float* out, int64_t stride) {
+    const int64_t at_once = std::min(c.kernel_width * s.groups, s.groups_at_once());
+    const bool cached = at_once * rows_of_tap(c) / s.groups * N * LANES <= 3 * CACHED;
+    (cached ? add_up<N, false> : add_up<N, true>)(s, c, tile, at_once, w, bias, sums, out, stride);
+}
+
+typedef void (*AddUp)(const Spikes&, const Conv&, const Tile&, const float*, const float*, float*, float*,
+                      int64_t);
+static const AddUp add_up_of[] = {nullptr,   add_up<1>, add_up<2>, add_up<3>, add_up<4>,
+                                  add_up<5>, add_up<6>, add_up<7>, add_up<8>};
+
+// The spikes, as bits, of the neurons of a pixel, which read sums [steps, channels], each step step floats
+// behind the one before. The bits of a step begin next bytes behind those of the step before. Returns
+// their number.
+template <bool PUBLISHED>
+static inline int64_t fire(Neuron<float, PUBLISHED> neuron, const float* sums, int64_t steps, int64_t step,
+                           int channels, uint8_t* bits, int64_t next) {
+    constexpr int WORDS = BLOCK / 64;
+    VF v[BLOCK / LANES];
+    int64_t fired = 0;
+    for (int64_t t = 0; t < steps; t++, sums += step, bits += next) {
+        uint64_t words[WORDS] = {};
+        for (int c = 0; c < channels; c += LANES) {
+            const VF x = load(sums + c);
+            const VF h = t ? neuron.charge(v[c / LANES], x) : neuron.charge(x);
+            v[c / LANES] = neuron.reset(h);
+            words[c / 64] |= uint64_t(bits_of(h >= neuron.threshold)) << c % 64;
+        }
+        for (int i = 0; i < WORDS; i++) {
+            const int left = std::min(64, channels - 64 * i);
+            if (left <= 0) break;
+            if (left < 64) words[i] &= (uint64_t(1) << left) - 1;
+            fired += __builtin_popcountll(words[i]);
+            if (left == 64)
+                for (int j = 0; j < 8; j++) bits[8 * i + j] = uint8_t(words[i] >> 8 * j);
+            else
+                for (int j = 0; j < left / 8; j++) bits[8 * i + j] = uint8_t(words[i] >> 8 * j);
+        }
+    }
+    return fired;
+}
+
+// The outputs of rows y0 to y1, block by block, so that a block of weights stays in the cache. first is
+// the number of the first pixel, next how many there are to a step, and top the first row of the input in
+// the lists. Returns the number of spikes, where neurons fire.
+template <bool PUBLISHED>
+static int64_t convolve_rows(const Spikes& s, const float* packed, const float* bias, const Sink& sink,
+                             const Conv& c, int64_t first, int64_t next, int64_t y0, int64_t y1, int64_t top) {
+    alignas(64) float start[BLOCK], room[TILE * BLOCK];
+    const int64_t most = std::max<int64_t>(1, TILE / sink.steps);
+    std::vector<float> many(sink.steps > TILE ? sink.steps * BLOCK : 0);
+    float* sums = sink.steps > TILE ? many.data() : room;
+    const Neuron<float, PUBLISHED> neuron(sink.neuron ? *sink.neuron : LIF());
+    int64_t fired = 0;
+    for (int64_t block = 0; block < blocks_of(c); block++) {
+        const int vectors = vectors_of(c, block), width = vectors * LANES;
+        const int channels = int(std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK));
+        const float* w = packed + offset_of(c, block);
+        for (int i = 0; i < BLOCK; i++) start[i] = bias && i < channels ? bias[block * BLOCK + i] : 0.0f;
+        for (int64_t y = y0; y < y1; y++)
+            for (int64_t x = 0; x < c.out_width; x += most) {
+                const Tile tile{y, x, std::min(most, c.out_width - x), sink.steps, top};
+                const int64_t pixel = first + (y - y0) * c.out_width + x;
+                const int64_t at = pixel * c.out_channels + block * BLOCK;
+                float* out = sink.bits || channels < width ? nullptr : sink.out + at;
+                add_up_of[vectors](s, c, tile, w, start, sums, out, c.out_channels);
+                for (int64_t i = 0; i < tile.size && !out; i++) {
+                    const float* from = sums + i * width;
+                    const int64_t to = at + i * c.out_channels;
+                    if (sink.bits)
+                        fired += fire(neuron, from, sink.steps, tile.size * width, channels,
+                                      sink.bits + to / 8, next * c.out_channels / 8);
+                    else
+                        std::memcpy(sink.out + to, from, channels * sizeof(float));
+                }
+            }
+    }
+    return fired;
+}
+
+static int64_t conv_forward(const uint8_t* bits, const float* packed, const float* bias, const Sink& sink,
+                            const Conv& c, int threads) {
+    const auto run = sink.neuron && is_published(*sink.neuron) ? convolve_rows<true> : convolve_rows<false>;
+    const int64_t images = c.images / sink.steps, pixels = c.height * c.width;
+    const int64_t next = images * c.out_height * c.out_width;
+    const bool pointwise = taps_of(c) == 1 && c.stride_height == 1 && c.stride_width == 1 &&
+                           c.pad_height == 0 && c.pad_width == 0;
+    // tasks enough to keep all threads busy, of as many pixels as keep their lists in the cache, at a
+    // rate of 1 in 6
+    const int64_t most = std::max<int64_t>(1, LISTED / (sink.steps * c.channels / 6 + 1));
+    const int64_t size = std::min(most, std::max<int64_t>(1, next / (4 * threads)));
+    const int64_t wanted = std::max<int64_t>(1, size / c.out_width);
+    const int64_t bands = (c.out_height + wanted - 1) / wanted;
+    const int64_t rows = (c.out_height + bands - 1) / bands;
+    const int64_t tasks = pointwise ? (next + size - 1) / size : images * bands;
+    int64_t fired = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : fired)
+    {
+        Spikes spikes;
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < tasks; task++) {
+            if (pointwise) {  // pixels in a row, whatever image they are of
+                Conv row = c;
+                row.height = row.out_height = 1;
+                row.width = row.out_width = std::min(size, next - task * size);
+                spikes.read(bits + task * size * c.channels / 8, row, sink.steps, next, 1);
+                fired += run(spikes, packed, bias, sink, row, task * size, next, 0, 1, 0);
+                continue;
+            }
+            const int64_t image = task / bands, y0 = task % bands * rows;
+            const int64_t y1 = std::min(y0 + rows, c.out_height);
+            const int64_t above = y0 * c.stride_height - c.pad_height;
+            const int64_t below = (y1 - 1) * c.stride_height - c.pad_height + c.kernel_height;
+            const int64_t top = std::min(std::max<int64_t>(above, 0), c.height);
+            const int64_t bottom = std::max(std::min(below, c.height), top);
+            spikes.read(bits + (image * pixels + top * c.width) * c.channels / 8, c, sink.steps,
+                        images * pixels, bottom - top);
+            fired += run(spikes, packed, bias, sink, c, (image * c.out_height + y0) * c.out_width, next, y0,
+                         y1, top);
+        }
+    }
+    return fired;
+}

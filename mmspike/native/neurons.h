@@ -1,0 +1,259 @@
+// LIF, with or without a batch norm in front of it; the backward pass of batch norms. Part of kernels.h.
+
+// Slope of the surrogate at z, the distance to the threshold (spikingjelly's Sigmoid and ATan).
+template <int surrogate, typename F, typename V = typename Wide<F>::V>
+static inline V slope(V z, F alpha) {
+    if (surrogate == 0) {
+        const V y = z * alpha;
+        const V e = exp_of_negative(y < 0 ? y : -y);
+        return e * alpha / ((e + 1) * (e + 1));
+    }
+    const V y = z * (F(1.5707963267948966) * alpha);
+    return (alpha / 2) / (y * y + 1);
+}
+
+// PUBLISHED: the dynamics of the published models, hard reset to 0 and a tau of a power of two, for
+// which times 1 / tau is the same as divided by tau. The compiler then drops the other cases.
+template <typename F, bool PUBLISHED>
+struct Neuron {
+    typedef typename Wide<F>::V V;
+    F tau, inverse, threshold, rest, alpha;
+    bool soft, decay, detach;
+    explicit Neuron(const LIF& p)
+        : tau(F(p.tau)), inverse(F(1) / F(p.tau)), threshold(F(p.threshold)), rest(F(p.rest)),
+          alpha(F(p.alpha)), soft(p.soft_reset), decay(p.decay_input), detach(p.detach_reset) {}
+    V charge(V x) const {  // from rest; rounds as the reference, as the next one does
+        if (PUBLISHED) return x * inverse;
+        const V h = decay ? x / tau : x;
+        return rest != 0 ? h + rest : h;
+    }
+    V charge(V v, V x) const {
+        if (PUBLISHED) return v + (x - v) * inverse;
+        return decay ? v + (x - (v - rest)) / tau : v - (v - rest) / tau + x;
+    }
+    V reset(V h) const {
+        if (PUBLISHED) return h >= threshold ? V{} : h;
+        if (soft) return h - (h >= threshold ? V{} + threshold : V{});
+        return h >= threshold ? V{} + rest : h;
+    }
+};
+
+static bool is_published(const LIF& p) {
+    int exponent;
+    return std::frexp(p.tau, &exponent) == 0.5 && p.rest == 0 && !p.soft_reset && p.decay_input &&
+           p.detach_reset;
+}
+
+// A norm's numbers for LANES elements from any channel on: as many as channels, and LANES more.
+struct Channels {
+    std::vector<float> scale, shift, mean;
+    int64_t count = 1;
+    explicit Channels(const Norm* norm) {
+        if (!norm) return;
+        count = norm->channels;
+        for (int64_t i = 0; i < count + LANES; i++) {
+            scale.push_back(norm->scale[i % count]);
+            shift.push_back(norm->shift[i % count]);
+            mean.push_back(norm->mean[i % count]);
+        }
+    }
+    bool there() const { return !scale.empty(); }
+    int64_t next(int64_t c) const {  // the channel LANES elements further on
+        c += LANES;
+        return c < count ? c : c % count;
+    }
+    VF apply(VF y, int64_t c) const { return fma(y, load(&scale[c]), load(&shift[c])); }  // as torch
+    VD apply(VD y, int64_t) const { return y; }  // norms are float32
+};
+
+// Sums over pixels, for every channel: of the gradient g, and of g times (y - mean).
+struct Sums {
+    std::vector<float> first, second;  // of few pixels, so that they are exact enough
+    std::vector<double> total;
+    int calls = 0;
+    explicit Sums(const Channels& c)
+        : first(c.count + LANES), second(c.count + LANES), total(2 * c.count) {}
+    void add(VF g, VF y, const Channels& channels, int64_t c) {
+        store(&first[c], load(&first[c]) + g);
+        store(&second[c], load(&second[c]) + g * (y - load(&channels.mean[c])));
+        if (++calls % 8192 == 0) flush();
+    }
+    void add(VD, VD, const Channels&, int64_t) {}
+    void flush() {
+        const size_t count = total.size() / 2;
+        for (size_t i = 0; i < first.size(); i++) {
+            total[i % count] += first[i];
+            total[count + i % count] += second[i];
+            first[i] = second[i] = 0.0f;
+        }
+    }
+};
+
+// Call each(begin, end) for the part of n neurons that falls to every thread.
+template <typename Each>
+static void share(int64_t n, int threads, Each each) {
+    const int64_t unit = 64 * LANES, units = (n + unit - 1) / unit;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; thread++)
+        each(thread, units * thread / threads * unit,
+             std::min(n, units * (thread + 1) / threads * unit));
+}
+
+template <typename S, typename F, bool PUBLISHED>
+static int64_t forward_rows(const S* x, void* spikes, bool bits, int64_t steps, int64_t n,
+                            int64_t x_stride, const Norm* norm, const LIF& lif, int threads) {
+    typedef typename Wide<F>::V V;
+    const Channels all(norm);
+    std::vector<int64_t> fired(threads);
+    share(n, threads, [=, &all, &lif, &fired](int thread, int64_t begin, int64_t end) {
+        const Neuron<F, PUBLISHED> p(lif);
+        const Channels channels = all;
+        const bool normed = channels.there();
+        int64_t c = begin % channels.count, sum = 0;
+        for (int64_t i = begin; i < end; i += LANES) {
+            const int count = int(std::min<int64_t>(LANES, n - i));
+            V v{};
+            for (int64_t t = 0; t < steps; t++) {
+                V in = load_some(x + t * x_stride + i, count);
+                if (normed) in = channels.apply(in, c);
+                const V h = t ? p.charge(v, in) : p.charge(in);
+                v = p.reset(h);
+                if (bits) {
+                    const int set = bits_of(h >= p.threshold) & ((1 << count) - 1);
+                    uint8_t* to = (uint8_t*)spikes + (t * n + i) / 8;
+                    to[0] = uint8_t(set);
+                    if (LANES == 16 && count > 8) to[1] = uint8_t(set >> 8);
+                    sum += __builtin_popcount(set);
+                } else {
+                    const V s = h >= p.threshold ? V{} + 1 : V{};
+                    store_some((S*)spikes + t * n + i, s, count);
+                }
+            }
+            if (normed) c = channels.next(c);
+        }
+        fired[thread] = sum;
+    });
+    int64_t total = 0;
+    for (int64_t sum : fired) total += sum;
+    return total;
+}
+
+template <typename S, typename F, int surrogate, bool PUBLISHED>
+static void backward_rows(const S* x, const S* grad_s, S* grad_x, int64_t steps, int64_t n,
+                          int64_t x_stride, int64_t grad_stride, const Norm* norm, double* sums,
+                          const LIF& lif, int threads) {
+    typedef typename Wide<F>::V V;
+    const Channels all(norm);
+    std::vector<Sums> parts(threads, Sums(all));
+    share(n, threads, [=, &all, &lif, &parts](int thread, int64_t begin, int64_t end) {
+        const Neuron<F, PUBLISHED> p(lif);
+        const F keep = 1 - 1 / p.tau, gain = p.decay ? 1 / p.tau : F(1);
+        const Channels channels = all;
+        const bool normed = channels.there();
+        V few[8];  // the charged potentials of every step
+        std::vector<F> many(steps > 8 ? (steps + 1) * LANES : 0);
+        F* potentials = steps > 8 ? many.data() : (F*)few;
+        Sums& part = parts[thread];
+        int64_t c = begin % channels.count;
+        for (int64_t i = begin; i < end; i += LANES) {
+            const int count = int(std::min<int64_t>(LANES, n - i));
+            V h{}, carry{};  // carry: gradient of the potential after the step
+            for (int64_t t = 0; t < steps; t++) {
+                V in = load_some(x + t * x_stride + i, count);
+                if (normed) in = channels.apply(in, c);
+                h = t ? p.charge(p.reset(h), in) : p.charge(in);
+                store(potentials + t * LANES, h);
+            }
+            for (int64_t t = steps - 1; t >= 0; t--) {
+                h = load(potentials + t * LANES);
+                V g = load_some(grad_s + t * grad_stride + i, count);
+                if (!PUBLISHED && !p.detach) g -= carry * (p.soft ? V{} + p.threshold : h - p.rest);
+                g *= slope<surrogate, F>(h - p.threshold, p.alpha);
+                g += !PUBLISHED && p.soft ? carry : (h >= p.threshold ? V{} : carry);
+                carry = g * keep;
+                g *= gain;
+                store_some(grad_x + t * n + i, g, count);
+                if (normed)
+                    part.add(g, load_some(x + t * x_stride + i, count), channels, c);
+            }
+            if (normed) c = channels.next(c);
+        }
+        part.flush();
+    });
+    if (all.there())
+        for (const Sums& part : parts)
+            for (size_t i = 0; i < part.total.size(); i++) sums[i] += part.total[i];
+}
+
+static int64_t lif_forward(int dtype, const void* x, void* spikes, int bits, int64_t steps, int64_t n,
+                           int64_t x_stride, const Norm* norm, const LIF& p, int threads) {
+    auto run = [&](auto element, auto state) {
+        typedef decltype(element) S;
+        typedef decltype(state) F;
+        auto rows = is_published(p) ? forward_rows<S, F, true> : forward_rows<S, F, false>;
+        return rows((const S*)x, spikes, bits, steps, n, x_stride, norm, p, threads);
+    };
+    if (dtype == 0) return run(0.0f, 0.0f);
+    if (dtype == 1) return run(0.0, 0.0);
+    return dtype == 2 ? run(BFloat16(), 0.0f) : run(Half(), 0.0f);
+}
+
+static void lif_backward(int dtype, const void* x, const void* gs, void* gx, int64_t steps, int64_t n,
+                         int64_t x_stride, int64_t grad_stride, const Norm* norm, double* sums,
+                         const LIF& p, int threads) {
+    auto run = [&](auto element, auto state) {
+        typedef decltype(element) S;
+        typedef decltype(state) F;
+        auto rows = p.surrogate ? backward_rows<S, F, 1, false>
+                    : is_published(p) ? backward_rows<S, F, 0, true>
+                                      : backward_rows<S, F, 0, false>;
+        rows((const S*)x, (const S*)gs, (S*)gx, steps, n, x_stride, grad_stride, norm, sums, p, threads);
+    };
+    if (dtype == 0) return run(0.0f, 0.0f);
+    if (dtype == 1) return run(0.0, 0.0);
+    return dtype == 2 ? run(BFloat16(), 0.0f) : run(Half(), 0.0f);
+}
+
+// Call each(i, size, c) for the runs of neighbouring channels c to c + size in n elements from start.
+template <typename Each>
+static inline void by_channel(int64_t start, int n, int64_t channels, Each each) {
+    int64_t c = start % channels;
+    for (int i = 0; i < n;) {
+        const int size = int(std::min<int64_t>(n - i, channels - c));
+        each(i, size, c);
+        i += size;
+        c = 0;
+    }
+}
+
+// out = a g + b (y - mean) + c, with a, b and c for every channel; out may be g.
+static void norm_backward(const float* g, const float* y, float* out, const float* mean, const float* a,
+                          const float* b, const float* c, int64_t n, int64_t channels, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t start = 0; start < n; start += 4096)
+        by_channel(start, int(std::min<int64_t>(4096, n - start)), channels,
+                   [&](int i, int size, int64_t k) {
+                       const float *grad = g + start + i, *from = y + start + i;
+                       float* to = out + start + i;
+                       for (int j = 0; j < size; j++)
+                           to[j] = a[k + j] * grad[j] + b[k + j] * (from[j] - mean[k + j]) + c[k + j];
+                   });
+}
+
+// Add the sums over pixels, for every channel, of g to sums, and of g (y - mean) to the next as many.
+static void norm_sums(const float* g, const float* y, const Norm& norm, double* sums, int64_t n, int threads) {
+    const Channels channels(&norm);
+    std::vector<Sums> parts(threads, Sums(channels));
+    share(n, threads, [=, &channels, &parts](int thread, int64_t begin, int64_t end) {
+        Sums& part = parts[thread];
+        int64_t c = begin % channels.count;
+        for (int64_t i = begin; i < end; i += LANES) {
+            const int count = int(std::min<int64_t>(LANES, n - i));
+            part.add(load_some(g + i, count), load_some(y + i, count), channels, c);
+            c = channels.next(c);
+        }
+        part.flush();
+    });
+    for (const Sums& part : parts)
+        for (size_t i = 0; i < part.total.size(); i++) sums[i] += part.total[i];
+}
