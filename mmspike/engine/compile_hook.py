@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -22,9 +23,10 @@ class CompileHook(Hook):
     Args:
         parts: Names of the modules to compile.
         dynamic: Whether maps of any size run through one graph. By default each size gets its own,
-            which suits runs of one or few, such as crops. The "inductor" of torch 2.13 cannot
-            compile graphs of any size (https://github.com/pytorch/pytorch/issues/172204); its
-            "aot_eager" can.
+            in training and in inference, which suits runs of one or few, such as crops; torch
+            raises ``FailOnRecompileLimitHit`` at some hundred graphs. The backend "inductor" of
+            torch 2.13 does not compile these models for any size on a CPU
+            (https://github.com/pytorch/pytorch/issues/172204); "aot_eager" does.
         mode: See ``torch.compile``.
         backend: See ``torch.compile``.
 
@@ -56,4 +58,7 @@ class CompileHook(Hook):
                     f"{[n for n, _ in model.named_children()]}"
                 )
             known[name].compile(**self.options)
+        # layers share code, and torch stops at eight graphs of the same code unless told otherwise
+        config = torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, config.accumulated_recompile_limit)
         runner.logger.info(f"compiled when first called: {', '.join(self.parts)}")

@@ -121,7 +121,7 @@ def _can_fire(neuron: nn.Module, x_seq: Tensor) -> bool:
 
 
 def _can_pack(x_seq: Tensor, readers: tuple[nn.Module, ...]) -> bool:
-    fits = x_seq.size(2) % 8 == 0 and x_seq.size(-1) < 2**13  # for places of 32 bits
+    fits = x_seq.size(2) % 8 == 0 and x_seq.size(-1) < 2**13  # places of spikes have 32 bits
     return fits and bool(readers) and all(_can_read(r, x_seq.size(2)) for r in readers)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 from mmspike.layers.event_driven import is_watched, runs_plainly
 from mmspike.native.library import is_available
@@ -35,8 +35,8 @@ def normalise(norm: nn.Module, y: Tensor) -> Tensor:
         and y.is_contiguous(memory_format=torch.channels_last)
     ):
         return norm(y)
-    statistics = (norm.running_mean, norm.running_var, _momentum(norm), norm.eps)
-    return _Norm.apply(y, norm.weight, norm.bias, *statistics)
+    running = (norm.running_mean, norm.running_var)
+    return _Norm.apply(y, norm.weight, norm.bias, *running, _momentum(norm), norm.eps)
 
 
 def can_normalise(norm: nn.Module, y: Tensor, dim: int) -> bool:
@@ -128,12 +128,17 @@ class _Norm(torch.autograd.Function):
             y, weight, bias, running_mean, running_var, True, momentum, eps
         )
         ctx.save_for_backward(y, weight, mean, inv_std)
+        ctx.eps = eps
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple:
         y, weight, mean, inv_std = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: torch's own has one
+            grads = torch.ops.aten.native_batch_norm_backward(
+                grad, y, weight, None, None, mean, inv_std, True, ctx.eps, [True] * 3
+            )
+            return *grads, *(None,) * 4
         y = y.contiguous(memory_format=torch.channels_last)  # hooks may have kept it otherwise
         grad = grad.contiguous(memory_format=torch.channels_last)
         sums = native.norm_sums(grad, y, mean)

@@ -107,7 +107,9 @@ static inline void add_rows(const float* w, const int* list, int n, const float*
 // Rows of a block of weights are taken in groups: those of so many input channels of a tap as the
 // innermost cache holds, for TILE pixels before the next group is. A group that has fewer than FEW
 // spikes on average does not pay for loading and storing the sums, and is taken together with the next.
-constexpr int CACHED = 8192, TILE = 32, FEW = 10, LISTED = 32768, BANDED = 49152;
+constexpr int CACHED = 8192, TILE = 32, FEW = 10;
+// What the next cache holds: spikes that are listed at once, and floats of the gradient of the outputs.
+constexpr int LISTED = 32768, BANDED = 49152;
 
 static inline int64_t group_of(const Conv& c) {  // input channels
     const int64_t rows = CACHED / (vectors_of(c, 0) * LANES) & ~7;
@@ -150,7 +152,7 @@ struct Spikes {
     }
     int64_t groups_at_once() const {
         const int64_t all = starts.size(), spikes = std::max(1, starts.empty() ? 0 : starts.back());
-        return (FEW * all + spikes - 1) / spikes;
+        return std::max<int64_t>(1, (FEW * all + spikes - 1) / spikes);
     }
 };
 
@@ -226,7 +228,7 @@ static inline int64_t fire(Neuron<float, PUBLISHED> neuron, const float* sums, i
             if (left <= 0) break;
             if (left < 64) words[i] &= (uint64_t(1) << left) - 1;
             fired += __builtin_popcountll(words[i]);
-            if (left == 64)
+            if (left == 64)  // mostly; the compiler makes one store of it
                 for (int j = 0; j < 8; j++) bits[8 * i + j] = uint8_t(words[i] >> 8 * j);
             else
                 for (int j = 0; j < left / 8; j++) bits[8 * i + j] = uint8_t(words[i] >> 8 * j);

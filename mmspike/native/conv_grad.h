@@ -11,7 +11,7 @@ struct Places {
         const int64_t strips = (rows + strip - 1) / strip;
         most = rows * c.width;
         spikes.resize(c.channels + 8);
-        lists.resize(c.channels * most + AHEAD);
+        lists.resize(c.channels * most);
         counts.assign((strips + 1) * c.channels, 0);
         int* count = counts.data();
         for (int64_t y = 0; y < rows; y++) {

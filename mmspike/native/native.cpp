@@ -162,7 +162,8 @@ void mmspike_pack_weight(const float* weight, const int64_t* strides, float* pac
 }
 
 // Convolve bits [images, height, width, channels] and add bias [out], which may be null.
-int64_t mmspike_conv_forward(const uint8_t* bits, const float* packed, const float* bias, float* out, const Conv* c, int threads) {
+int64_t mmspike_conv_forward(const uint8_t* bits, const float* packed, const float* bias, float* out,
+                             const Conv* c, int threads) {
     const Sink sink{out, nullptr, nullptr, 1};
     DISPATCH(conv_forward(bits, packed, bias, sink, *c, threads))
 }

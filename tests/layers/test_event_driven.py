@@ -47,6 +47,8 @@ SHAPES = [
     (400, 24, 1, 1, 0, 9, 8),
     (8, 16, 1, 1, 3, 5, 4),  # rows of the output that read padding alone
     (16, 24, (1, 3), 1, (2, 2), 3, 4),
+    (16, 24, 3, (2, 1), (1, 0), 8, 9),
+    (8, 16, 2, 3, 1, 10, 11),
     (8, 64, 3, 1, 1, 12, 130),  # rows of more than a tile, and strips of one row
 ]
 

@@ -113,3 +113,23 @@ def test_what_is_left_to_torch(what, calls):
     assert not calls
     assert len(seen) == (what == "hook")
     assert y.grad is not None
+
+
+def test_second_derivatives():
+    norm, y = batch_norm(8), channels_last(3, 8, 4, 5)
+    found = []
+    for run in (normalise, lambda norm, y: norm(y)):
+        x = y.clone(memory_format=torch.preserve_format).requires_grad_()
+        (grad,) = torch.autograd.grad(run(norm, x).pow(3).sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(grad.square().sum(), [x, norm.weight]))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
+
+
+def test_frozen_weights(calls):
+    norm, y = batch_norm(8).requires_grad_(False), channels_last(3, 8, 4, 5).requires_grad_()
+    normalise(norm, y).square().sum().backward()
+    given, y.grad = y.grad, None
+    norm(y).square().sum().backward()
+    torch.testing.assert_close(given, y.grad, rtol=1e-4, atol=1e-4)
+    assert len(calls) == 1
