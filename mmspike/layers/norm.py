@@ -1,7 +1,7 @@
 """Batch norms on the CPU, with a backward pass in two passes over memory.
 
-The forward pass is torch's; its backward pass, of maps with the channels last, runs at a third of
-the speed of memory. ``firing.py`` fuses a norm with the neuron behind it.
+The forward pass is torch's, whose backward pass, of maps with the channels last, is slower than
+memory. ``firing.py`` fuses a norm with the neuron behind it.
 """
 
 from __future__ import annotations
