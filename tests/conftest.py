@@ -10,6 +10,8 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
+from mmspike.native import library
+
 ROOT = Path(__file__).resolve().parents[1]
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share the cores
     os.environ["OMP_NUM_THREADS"] = "1"  # for those that it starts
@@ -37,6 +39,17 @@ def _default_scope():
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(before)
+
+
+@pytest.fixture(params=range(len(library.LEVELS)), ids=library.LEVELS)
+def instruction_set(request):
+    """Let the kernels use each instruction set in turn, by its number."""
+    kernels, level = library.loaded(), request.param
+    best = kernels.mmspike_level()
+    if kernels.mmspike_set_level(level) != level:
+        pytest.skip(f"the processor has no {library.LEVELS[level]}")
+    yield level
+    kernels.mmspike_set_level(best)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,11 @@ from torch.utils.checkpoint import checkpoint
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Run the batch norms inside ``module`` without updating their running statistics."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    norms = [
+        m
+        for m in module.modules()
+        if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
+    ]
     saved = [(m, m.momentum, m.num_batches_tracked.clone()) for m in norms]
     for m in norms:
         m.momentum = 0.0

@@ -20,30 +20,29 @@ static void attention(const uint8_t* bits, float* out, int64_t images, int64_t p
     const int depth = int(channels / heads), wide = (depth + LANES - 1) / LANES * LANES;
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> kv(depth * wide);
-        std::vector<float> sums(wide);
+        Floats kv, sums;
         std::vector<uint16_t> first(depth), second(depth);
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < images * heads; task++) {
             const int64_t image = task / heads, head = task % heads;
-            std::fill(kv.begin(), kv.end(), 0.0f);
+            kv.zero(depth * wide);
             for (int64_t i = 0; i < pixels; i++) {
                 const int64_t at = (image * pixels + i) * 3 * channels + head * depth;
                 const int n = list_range(bits, at + channels, depth, first.data());
                 if (!n) continue;
                 const int m = list_range(bits, at + 2 * channels, depth, second.data());
                 for (int a = 0; a < n; a++)
-                    for (int b = 0; b < m; b++) kv[first[a] * wide + second[b]] += 1.0f;
+                    for (int b = 0; b < m; b++) kv.data[first[a] * wide + second[b]] += 1.0f;
             }
             for (int64_t i = 0; i < pixels; i++) {
                 const int64_t at = (image * pixels + i) * 3 * channels + head * depth;
                 const int n = list_range(bits, at, depth, first.data());
-                std::fill(sums.begin(), sums.end(), 0.0f);
+                sums.zero(wide);
                 for (int a = 0; a < n; a++)
                     for (int j = 0; j < wide; j += LANES)
-                        store(&sums[j], load(&sums[j]) + load(&kv[first[a] * wide + j]));
+                        store(sums.data + j, load(sums.data + j) + load(kv.data + first[a] * wide + j));
                 float* to = out + (image * pixels + i) * channels + head * depth;
-                for (int j = 0; j < depth; j++) to[j] = sums[j] * scale;
+                for (int j = 0; j < depth; j++) to[j] = sums.data[j] * scale;
             }
         }
     }

@@ -126,7 +126,7 @@ static inline int64_t shift_of(const Conv& c) { return c.kernel_width > 1 ? rows
 struct Spikes {
     std::unique_ptr<int[]> list;
     std::vector<int> starts;
-    int64_t room = 0, groups, height, across;
+    int64_t room = 0, groups, at_once, height, across;  // at_once: groups that pay together
 
     void read(const uint8_t* bits, const Conv& c, int64_t steps, int64_t next, int64_t rows) {
         const int64_t group = group_of(c), most = steps * rows * c.width * c.channels + 8;
@@ -149,10 +149,8 @@ struct Spikes {
                 }
             start = std::fill_n(start, c.pad_width * groups + 1, n);
         }
-    }
-    int64_t groups_at_once() const {
-        const int64_t all = starts.size(), spikes = std::max(1, starts.empty() ? 0 : starts.back());
-        return std::max<int64_t>(1, (FEW * all + spikes - 1) / spikes);
+        const int64_t some = std::max(1, n), wanted = (FEW * int64_t(starts.size()) + some - 1) / some;
+        at_once = std::min(std::max<int64_t>(1, wanted), c.kernel_width * groups);
     }
 };
 
@@ -165,16 +163,16 @@ struct Tile {
 // sums [steps, size, N vectors]: bias, and the rows of w where there are spikes. The last additions go to
 // out instead, if it is there, where a pixel lies stride floats behind the one before.
 template <int N, bool FETCH>
-static void add_up(const Spikes& s, const Conv& c, const Tile& tile, int64_t at_once, const float* w,
-                   const float* bias, float* sums, float* out, int64_t stride) {
+static void add_up(const Spikes& s, const Conv& c, const Tile& tile, const float* w, const float* bias,
+                   float* sums, float* out, int64_t stride) {
     const int64_t rows = rows_of_tap(c), shift = shift_of(c), width = N * LANES;
     const int64_t all = c.kernel_width * s.groups;
     const int64_t above = tile.y * c.stride_height - c.pad_height, next = c.stride_width * s.groups;
     const int64_t from = std::max<int64_t>(0, -above), to = std::min(c.kernel_height, c.height - above);
     for (int64_t ky = from; ky < to; ky++)
-        for (int64_t g = 0; g < all; g += at_once) {
-            const bool begins = ky == from && g == 0, ends = ky == to - 1 && g + at_once >= all;
-            const int64_t behind = std::min(at_once, all - g), left = tile.x * c.stride_width - c.pad_width;
+        for (int64_t g = 0; g < all; g += s.at_once) {
+            const bool begins = ky == from && g == 0, ends = ky == to - 1 && g + s.at_once >= all;
+            const int64_t behind = std::min(s.at_once, all - g), left = tile.x * c.stride_width - c.pad_width;
             for (int64_t t = 0; t < tile.steps; t++) {
                 const int* start = &s.starts[(t * s.height + above + ky - tile.top) * s.across +
                                              tile.x * next + g];
@@ -196,9 +194,8 @@ static void add_up(const Spikes& s, const Conv& c, const Tile& tile, int64_t at_
 template <int N>
 static void add_up(const Spikes& s, const Conv& c, const Tile& tile, const float* w, const float* bias,
                    float* sums, float* out, int64_t stride) {
-    const int64_t at_once = std::min(c.kernel_width * s.groups, s.groups_at_once());
-    const bool cached = at_once * rows_of_tap(c) / s.groups * N * LANES <= 3 * CACHED;
-    (cached ? add_up<N, false> : add_up<N, true>)(s, c, tile, at_once, w, bias, sums, out, stride);
+    const bool cached = s.at_once * rows_of_tap(c) / s.groups * N * LANES <= 3 * CACHED;
+    (cached ? add_up<N, false> : add_up<N, true>)(s, c, tile, w, bias, sums, out, stride);
 }
 
 typedef void (*AddUp)(const Spikes&, const Conv&, const Tile&, const float*, const float*, float*, float*,
@@ -245,8 +242,9 @@ static int64_t convolve_rows(const Spikes& s, const float* packed, const float* 
                              const Conv& c, int64_t first, int64_t next, int64_t y0, int64_t y1, int64_t top) {
     alignas(64) float start[BLOCK], room[TILE * BLOCK];
     const int64_t most = std::max<int64_t>(1, TILE / sink.steps);
-    std::vector<float> many(sink.steps > TILE ? sink.steps * BLOCK : 0);
-    float* sums = sink.steps > TILE ? many.data() : room;
+    Floats many;
+    if (sink.steps > TILE) many.zero(sink.steps * BLOCK);
+    float* sums = sink.steps > TILE ? many.data : room;
     const Neuron<float, PUBLISHED> neuron(sink.neuron ? *sink.neuron : LIF());
     int64_t fired = 0;
     for (int64_t block = 0; block < blocks_of(c); block++) {

@@ -184,6 +184,31 @@ def grad_weight(bits: Tensor, grad_out: Tensor, conv: ConvStruct) -> Tensor:
     return grad
 
 
+def grad_input(grad_out: Tensor, weight: Tensor, conv: ConvStruct) -> Tensor:
+    """Gradient of the inputs of a 3 x 3 convolution at stride 1, ``[N, C, H, W]``.
+
+    Args:
+        grad_out: Gradient of the output, ``[N, C', H', W']``, float32 in channels-last memory.
+        weight: ``[C', C, 3, 3]``.
+        conv: What :func:`geometry` gave.
+
+    Returns:
+        The gradient in channels-last memory, by minimal filtering (``winograd.h``): a quarter of
+        the products of the definition, and up to twice its rounding errors.
+    """
+    grad = grad_out.new_empty(conv.images, conv.height, conv.width, conv.channels)
+    call(
+        "conv_grad_input",
+        pointer(grad_out),
+        pointer(weight),
+        (ctypes.c_int64 * 4)(*weight.stride()),
+        pointer(grad),
+        ctypes.byref(conv),
+        torch.get_num_threads(),
+    )
+    return grad.permute(0, 3, 1, 2)
+
+
 def depthwise(bits: Tensor, weight: Tensor, conv: ConvStruct) -> Tensor:
     """Convolve every channel by itself, 3 x 3 or 7 x 7, at stride 1.
 

@@ -58,7 +58,7 @@ static void grad_weight_band(const uint8_t* bits, const float* grad_out, float* 
     for (int64_t block = 0; block < blocks_of(c); block++) {
         const int64_t vectors = vectors_of(c, block), width = vectors * LANES;
         const int64_t channels = std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK);
-        g.fill(high * wide * width, 0.0f);
+        g.zero(high * wide * width);
         for (int64_t y = 0; y < high; y++) {
             if (top + y < 0 || top + y >= c.out_height) continue;
             const float* from =
@@ -84,7 +84,7 @@ static void conv_grad_weight(const uint8_t* bits, const float* grad_out, float* 
         Floats& part = parts[thread];
         Floats g;
         Places s;
-        part.fill(size, 0.0f);
+        part.zero(size);
         const int64_t tasks = c.images * bands;
         for (int64_t task = tasks * thread / threads; task < tasks * (thread + 1) / threads; task++) {
             const int64_t y0 = task % bands * rows, y1 = std::min(y0 + rows, c.height);

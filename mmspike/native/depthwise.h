@@ -6,14 +6,16 @@ struct Rows {
     const uint8_t* bits;
     const float* map;  // one of the two is null
     int64_t image, height, width, channels, pad, kept, blocks, size;
-    std::vector<float> data;
+    Floats memory;
     std::vector<int64_t> held;  // the row that lies in each slot
 
     Rows(const uint8_t* bits, const float* map, int64_t height, int64_t width, int64_t channels,
          int64_t pad, int64_t kept)
         : bits(bits), map(map), image(0), height(height), width(width), channels(channels), pad(pad),
           kept(kept), blocks((channels + LANES - 1) / LANES), size(blocks * (width + 2 * pad) * LANES),
-          data(kept * size), held(kept, INT64_MIN) {}
+          held(kept, INT64_MIN) {
+        memory.zero(kept * size);
+    }
 
     void start(int64_t next) {
         image = next;
@@ -21,7 +23,7 @@ struct Rows {
     }
     const float* row(int64_t y) {
         const int64_t slot = ((y % kept) + kept) % kept;
-        float* to = &data[slot * size];
+        float* to = memory.data + slot * size;
         if (held[slot] == y) return to;
         held[slot] = y;
         if (y < 0 || y >= height) {
@@ -92,17 +94,18 @@ static void depthwise_rows(Rows& in, const float* weight, float* out, const Conv
     }
 }
 
-static std::vector<float> pad_channels(const float* weight, int64_t taps, int64_t channels) {
+static Floats pad_channels(const float* weight, int64_t taps, int64_t channels) {
     const int64_t wide = (channels + LANES - 1) / LANES * LANES;
-    std::vector<float> padded(taps * wide, 0.0f);
+    Floats padded;
+    padded.zero(taps * wide);
     for (int64_t tap = 0; tap < taps; tap++)
-        std::memcpy(&padded[tap * wide], weight + tap * channels, channels * sizeof(float));
+        std::memcpy(padded.data + tap * wide, weight + tap * channels, channels * sizeof(float));
     return padded;
 }
 
 static void depthwise_forward(const uint8_t* bits, const float* weight, float* out,
                               const Conv& c, int threads) {
-    const std::vector<float> padded = pad_channels(weight, taps_of(c), c.channels);
+    const Floats padded = pad_channels(weight, taps_of(c), c.channels);
     const int64_t rows = std::max<int64_t>(
         1, std::min(c.out_height, (c.images * c.out_height + 4 * threads - 1) / (4 * threads)));
     const int64_t bands = (c.out_height + rows - 1) / rows;
@@ -113,7 +116,7 @@ static void depthwise_forward(const uint8_t* bits, const float* weight, float* o
         for (int64_t task = 0; task < c.images * bands; task++) {
             const int64_t y0 = task % bands * rows, y1 = std::min(y0 + rows, c.out_height);
             auto run = c.kernel_height == 3 ? depthwise_rows<3> : depthwise_rows<7>;
-            run(in, padded.data(), out, c, task / bands, y0, y1);
+            run(in, padded.data, out, c, task / bands, y0, y1);
         }
     }
 }
@@ -152,10 +155,10 @@ static void depthwise_grad_weight(const uint8_t* bits, const float* grad_out,
                                   float* grad_weight, const Conv& c, int threads) {
     const int64_t wide = (c.channels + LANES - 1) / LANES * LANES, taps = taps_of(c);
     const int64_t rows = c.images * c.out_height;
-    std::vector<std::vector<float>> parts(threads);
+    std::vector<Floats> parts(threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int thread = 0; thread < threads; thread++) {  // the same thread does the same in every run
-        parts[thread].assign(taps * wide, 0.0f);
+        parts[thread].zero(taps * wide);
         Rows in(bits, nullptr, c.height, c.width, c.channels, c.pad_width, c.kernel_height);
         Rows grad(nullptr, grad_out, c.out_height, c.out_width, c.channels, 0, 1);
         const int64_t end = rows * (thread + 1) / threads;
@@ -163,14 +166,14 @@ static void depthwise_grad_weight(const uint8_t* bits, const float* grad_out,
             const int64_t image = row / c.out_height, y0 = row % c.out_height;
             const int64_t y1 = std::min(c.out_height, y0 + end - row);
             auto run = c.kernel_height == 3 ? depthwise_grad_rows<3> : depthwise_grad_rows<7>;
-            run(in, grad, parts[thread].data(), c, image, y0, y1);
+            run(in, grad, parts[thread].data, c, image, y0, y1);
             row += y1 - y0;
         }
     }
     for (int64_t tap = 0; tap < taps; tap++)
         for (int64_t channel = 0; channel < c.channels; channel++) {
             float sum = 0.0f;
-            for (const auto& part : parts) sum += part[tap * wide + channel];
+            for (const auto& part : parts) sum += part.data[tap * wide + channel];
             grad_weight[tap * c.channels + channel] = sum;
         }
 }

@@ -17,6 +17,7 @@ typedef int Int8 __attribute__((vector_size(32), aligned(4), may_alias));
 #include "neurons.h"
 #include "conv.h"
 #include "conv_grad.h"
+#include "winograd.h"
 #include "depthwise.h"
 #include "attention.h"
 

@@ -55,7 +55,7 @@ class ConvStruct(ctypes.Structure):
     ]
 
 
-VERSION = 2
+VERSION = 3
 """What ``mmspike_version()`` of native.cpp gives: a library of another one is not called."""
 
 

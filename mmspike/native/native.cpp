@@ -110,7 +110,7 @@ static int level = best_level();
 extern "C" {
 
 // Raised with every change of these functions or structs; library.py knows the one it calls.
-int mmspike_version() { return 2; }
+int mmspike_version() { return 3; }
 
 int mmspike_level() { return level; }
 
@@ -142,9 +142,9 @@ void mmspike_norm_backward(const float* g, const float* y, float* out, const flo
 }
 
 // The sums over pixels of g, added to sums[channels], and those of g (y - mean), added to the next as many.
-void mmspike_norm_sums(const float* g, const float* y, const Norm* norm, double* sums, int64_t n,
-                       int threads) {
-    DISPATCH(norm_sums(g, y, *norm, sums, n, threads))
+void mmspike_norm_sums(const float* g, const float* y, const float* mean, double* sums, int64_t n,
+                       int64_t channels, int threads) {
+    DISPATCH(norm_sums(g, y, mean, sums, n, channels, threads))
 }
 
 // A float 0 or 1 for each of n bits.
@@ -180,6 +180,12 @@ int64_t mmspike_conv_fire(const uint8_t* bits, const float* packed, const float*
 void mmspike_conv_grad_weight(const uint8_t* bits, const float* grad_out, float* grad_weight,
                               const Conv* c, int threads) {
     DISPATCH(conv_grad_weight(bits, grad_out, grad_weight, *c, threads))
+}
+
+// The gradient of the inputs of a 3 x 3 convolution at stride 1, with weights as in pack_weight.
+void mmspike_conv_grad_input(const float* grad_out, const float* weight, const int64_t* strides,
+                             float* grad_input, const Conv* c, int threads) {
+    DISPATCH(conv_grad_input(grad_out, weight, strides, grad_input, *c, threads))
 }
 
 // Depthwise convolution of bits, 3 x 3 or 7 x 7 at stride 1.

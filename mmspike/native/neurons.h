@@ -44,41 +44,47 @@ static bool is_published(const LIF& p) {
            p.detach_reset;
 }
 
-// A norm's numbers for LANES elements from any channel on: as many as channels, and LANES more.
-struct Channels {
+// A number for every channel, to be read for LANES elements from any channel on.
+static std::vector<float> repeated(const float* of_channel, int64_t channels) {
+    std::vector<float> all(channels + LANES);
+    for (int64_t i = 0; i < channels + LANES; i++) all[i] = of_channel[i % channels];
+    return all;
+}
+static inline int64_t next_channel(int64_t c, int64_t channels) {  // LANES elements further on
+    c += LANES;
+    return c < channels ? c : c % channels;
+}
+
+struct Channels {  // a norm's numbers
     std::vector<float> scale, shift, mean;
     int64_t count = 1;
     explicit Channels(const Norm* norm) {
         if (!norm) return;
         count = norm->channels;
-        for (int64_t i = 0; i < count + LANES; i++) {
-            scale.push_back(norm->scale[i % count]);
-            shift.push_back(norm->shift[i % count]);
-            mean.push_back(norm->mean[i % count]);
-        }
+        scale = repeated(norm->scale, count);
+        shift = repeated(norm->shift, count);
+        mean = repeated(norm->mean, count);
     }
     bool there() const { return !scale.empty(); }
-    int64_t next(int64_t c) const {  // the channel LANES elements further on
-        c += LANES;
-        return c < count ? c : c % count;
-    }
     VF apply(VF y, int64_t c) const { return fma(y, load(&scale[c]), load(&shift[c])); }  // as torch
     VD apply(VD y, int64_t) const { return y; }  // norms are float32
+    VF less_mean(VF y, int64_t c) const { return y - load(&mean[c]); }
+    VD less_mean(VD y, int64_t) const { return y; }
 };
 
-// Sums over pixels, for every channel: of the gradient g, and of g times (y - mean).
+// Two sums over pixels, for every channel: of the gradient, and of its product with (y - mean).
 struct Sums {
     std::vector<float> first, second;  // of few pixels, so that they are exact enough
     std::vector<double> total;
     int calls = 0;
-    explicit Sums(const Channels& c)
-        : first(c.count + LANES), second(c.count + LANES), total(2 * c.count) {}
-    void add(VF g, VF y, const Channels& channels, int64_t c) {
+    explicit Sums(int64_t channels)
+        : first(channels + LANES), second(channels + LANES), total(2 * channels) {}
+    void add(VF g, VF product, int64_t c) {
         store(&first[c], load(&first[c]) + g);
-        store(&second[c], load(&second[c]) + g * (y - load(&channels.mean[c])));
+        store(&second[c], load(&second[c]) + product);
         if (++calls % 8192 == 0) flush();
     }
-    void add(VD, VD, const Channels&, int64_t) {}
+    void add(VD, VD, int64_t) {}  // norms are float32
     void flush() {
         const size_t count = total.size() / 2;
         for (size_t i = 0; i < first.size(); i++) {
@@ -88,6 +94,10 @@ struct Sums {
         }
     }
 };
+static void add_totals(const std::vector<Sums>& parts, double* sums) {
+    for (const Sums& part : parts)
+        for (size_t i = 0; i < part.total.size(); i++) sums[i] += part.total[i];
+}
 
 // Call each(begin, end) for the part of n neurons that falls to every thread.
 template <typename Each>
@@ -129,7 +139,7 @@ static int64_t forward_rows(const S* x, void* spikes, bool bits, int64_t steps, 
                     store_some((S*)spikes + t * n + i, s, count);
                 }
             }
-            if (normed) c = channels.next(c);
+            if (normed) c = next_channel(c, channels.count);
         }
         fired[thread] = sum;
     });
@@ -144,7 +154,7 @@ static void backward_rows(const S* x, const S* grad_s, S* grad_x, int64_t steps,
                           const LIF& lif, int threads) {
     typedef typename Wide<F>::V V;
     const Channels all(norm);
-    std::vector<Sums> parts(threads, Sums(all));
+    std::vector<Sums> parts(threads, Sums(all.count));
     share(n, threads, [=, &all, &lif, &parts](int thread, int64_t begin, int64_t end) {
         const Neuron<F, PUBLISHED> p(lif);
         const F keep = 1 - 1 / p.tau, gain = p.decay ? 1 / p.tau : F(1);
@@ -158,6 +168,7 @@ static void backward_rows(const S* x, const S* grad_s, S* grad_x, int64_t steps,
         for (int64_t i = begin; i < end; i += LANES) {
             const int count = int(std::min<int64_t>(LANES, n - i));
             V h{}, carry{};  // carry: gradient of the potential after the step
+            V sum{}, product{};
             for (int64_t t = 0; t < steps; t++) {
                 V in = load_some(x + t * x_stride + i, count);
                 if (normed) in = channels.apply(in, c);
@@ -173,16 +184,17 @@ static void backward_rows(const S* x, const S* grad_s, S* grad_x, int64_t steps,
                 carry = g * keep;
                 g *= gain;
                 store_some(grad_x + t * n + i, g, count);
-                if (normed)
-                    part.add(g, load_some(x + t * x_stride + i, count), channels, c);
+                if (!normed) continue;
+                sum += g;
+                product += g * channels.less_mean(load_some(x + t * x_stride + i, count), c);
             }
-            if (normed) c = channels.next(c);
+            if (!normed) continue;
+            part.add(sum, product, c);
+            c = next_channel(c, channels.count);
         }
         part.flush();
     });
-    if (all.there())
-        for (const Sums& part : parts)
-            for (size_t i = 0; i < part.total.size(); i++) sums[i] += part.total[i];
+    if (all.there()) add_totals(parts, sums);
 }
 
 static int64_t lif_forward(int dtype, const void* x, void* spikes, int bits, int64_t steps, int64_t n,
@@ -241,19 +253,20 @@ static void norm_backward(const float* g, const float* y, float* out, const floa
 }
 
 // Add the sums over pixels, for every channel, of g to sums, and of g (y - mean) to the next as many.
-static void norm_sums(const float* g, const float* y, const Norm& norm, double* sums, int64_t n, int threads) {
-    const Channels channels(&norm);
+static void norm_sums(const float* g, const float* y, const float* mean, double* sums, int64_t n,
+                      int64_t channels, int threads) {
+    const std::vector<float> means = repeated(mean, channels);
     std::vector<Sums> parts(threads, Sums(channels));
-    share(n, threads, [=, &channels, &parts](int thread, int64_t begin, int64_t end) {
+    share(n, threads, [=, &means, &parts](int thread, int64_t begin, int64_t end) {
         Sums& part = parts[thread];
-        int64_t c = begin % channels.count;
+        int64_t c = begin % channels;
         for (int64_t i = begin; i < end; i += LANES) {
             const int count = int(std::min<int64_t>(LANES, n - i));
-            part.add(load_some(g + i, count), load_some(y + i, count), channels, c);
-            c = channels.next(c);
+            const VF grad = load_some(g + i, count);
+            part.add(grad, grad * (load_some(y + i, count) - load(&means[c])), c);
+            c = next_channel(c, channels);
         }
         part.flush();
     });
-    for (const Sums& part : parts)
-        for (size_t i = 0; i < part.total.size(); i++) sums[i] += part.total[i];
+    add_totals(parts, sums);
 }

@@ -24,12 +24,12 @@ struct Floats {
     float* data = nullptr;
     int64_t room = 0;
 
-    void fill(int64_t size, float value) {
+    void zero(int64_t size) {
         if (room < size) {
             memory.reset(new float[(room = size) + 16]);
             data = (float*)((uintptr_t(memory.get()) + 63) & ~uintptr_t(63));
         }
-        std::fill(data, data + size, value);
+        std::fill(data, data + size, 0.0f);
     }
 };
 
@@ -100,6 +100,8 @@ inline int bits_of(Wide<float>::I fired) { return _mm512_movepi32_mask((__m512i)
 template <>
 inline int bits_of(Wide<float>::I fired) { return _mm256_movemask_ps((__m256)fired); }
 #endif
+
+static inline VF spread(float x) { return x - VF{}; }  // less 0 is nothing to do; -0 plus 0 is 0
 
 static inline VF fma(VF a, VF b, VF c) {
 #if LEVEL == 2

@@ -30,7 +30,7 @@ def check_training(device, dtype, time_steps):
     model = build(time_steps, device)
     img = torch.rand(2, 3, 64, 64, device=device)
     expected = loss_of(model, img, torch.float32)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.002)
     scaler = torch.amp.GradScaler(device, init_scale=2.0**10, enabled=dtype == torch.float16)
     losses = []
     for step in range(8):
@@ -46,7 +46,7 @@ def check_training(device, dtype, time_steps):
         scaler.update()
         losses.append(loss.item())
     assert losses[0] == pytest.approx(expected.item(), rel=0.1)  # some spikes flip
-    assert min(losses) < 0.9 * losses[0]  # single steps go up and down
+    assert losses[-1] < 0.95 * losses[0]
     assert all(b.dtype != dtype for b in model.buffers())
 
 

@@ -25,6 +25,7 @@ from mmspike.layers.event_driven import (
 )
 from mmspike.layers.firing import fire, fire_into_bits
 from mmspike.layers.time import per_step
+from mmspike.native import conv as kernels
 from mmspike.native import library
 from mmspike.neurons import LIF
 
@@ -163,43 +164,26 @@ def test_packed_layers_in_inference():
             assert_close([y], [conv(LIF()(x).flatten(0, 1))])
 
 
-@pytest.mark.parametrize("level", range(3))
+@pytest.fixture
+def set_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_every_instruction_set_and_number_of_threads(level, threads):
-    lib = library.loaded()
-    best, before = lib.mmspike_level(), torch.get_num_threads()
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set_and_number_of_threads(depthwise, threads, set_threads, monkeypatch):
     conv = nn.Conv2d(40, 104, 3, padding=1)
+    if depthwise:
+        conv = nn.Conv2d(40, 40, 7, padding=3, groups=40, bias=False)
     x = potentials(2, 2, 40, 13, 11)
-    s = LIF()(x).flatten(0, 1)
-    try:
-        torch.set_num_threads(threads)
-        if lib.mmspike_set_level(level) != level:
-            pytest.skip(f"the processor has no {library.LEVELS[level]}")
-        bits, weight, given = results(x, conv)
-        assert isinstance(bits, PackedSpikes)
-    finally:
-        lib.mmspike_set_level(best)
-        torch.set_num_threads(before)
-    assert_close(given[:1], [conv(s)])
-    grads = torch.autograd.grad(conv(s), list(conv.parameters()), weight)
-    assert_close(given[2:], grads)
-
-
-@pytest.mark.parametrize("level", range(3))
-def test_every_instruction_set_depthwise(level):
-    lib = library.loaded()
-    best = lib.mmspike_level()
-    conv = nn.Conv2d(40, 40, 7, padding=3, groups=40, bias=False)
-    x = potentials(2, 2, 40, 13, 11)
-    s = LIF()(x).flatten(0, 1)
-    try:
-        if lib.mmspike_set_level(level) != level:
-            pytest.skip(f"the processor has no {library.LEVELS[level]}")
-        _, weight, given = results(x, conv)
-    finally:
-        lib.mmspike_set_level(best)
-    assert_close([given[0]], [conv(s)])
-    assert_close([given[2]], torch.autograd.grad(conv(s), conv.weight, weight))
+    set_threads(threads)
+    bits, weight, given = results(x, conv)
+    assert isinstance(bits, PackedSpikes)
+    monkeypatch.setattr("mmspike.layers.firing._can_pack", lambda *_: False)
+    assert_close(given, results(x, conv, weight)[2])
 
 
 def test_two_runs_are_equal_to_the_bit():
@@ -291,6 +275,35 @@ def test_maps_of_single_images_are_channels_last_for_torch(time_steps, deployed)
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize(
+    ("channels", "out", "padding", "size"),
+    [
+        (32, 128, 1, (28, 28)),
+        (128, 512, 1, (9, 10)),  # more than one panel and block of depth
+        (17, 33, 1, (11, 6)),  # no whole vectors
+        (16, 8, 0, (7, 9)),
+        (8, 13, 2, (3, 5)),
+        (8, 8, 3, (1, 1)),
+    ],
+)
+@pytest.mark.usefixtures("instruction_set")
+def test_gradient_of_inputs_in_double_precision(channels, out, padding, size):
+    weight = torch.randn(out, channels, 3, 3) / (9 * out) ** 0.5
+    weight = weight.contiguous(memory_format=torch.channels_last)  # any strides will do
+    geometry = kernels.geometry((3, channels, *size), tuple(weight.shape), (1, 1), (padding,) * 2)
+    shape = (3, geometry.out_height, geometry.out_width, out)
+    grad_out = torch.randn(shape).permute(0, 3, 1, 2)
+    given = kernels.grad_input(grad_out, weight, geometry)
+    assert given.shape == (3, channels, *size)
+    expected, plain = (
+        F.conv_transpose2d(grad_out.to(d), weight.to(d), padding=padding).double()
+        for d in (torch.float64, torch.float32)
+    )
+    size = expected.square().mean().sqrt()
+    error, plains = ((x - expected).square().mean().sqrt() / size for x in (given, plain))
+    assert error < max(2.5 * plains, 1e-6)
+
+
 def test_against_a_convolution_in_double_precision():
     s = (torch.rand(2, 10, 9, 64) < 0.2).permute(0, 3, 1, 2).double()
     conv = nn.Conv2d(64, 32, 3, padding=1)
@@ -333,22 +346,15 @@ def test_only_deployed_layers_are_run_together():
 
 
 @pytest.mark.parametrize("channels", [16, 24, 360])
-@pytest.mark.parametrize("level", range(3))
-def test_attention_of_spikes_is_exact(channels, level):
+@pytest.mark.usefixtures("instruction_set")
+def test_attention_of_spikes_is_exact(channels):
     heads = 8
-    lib = library.loaded()
-    best = lib.mmspike_level()
     x = potentials(2, 3, 3 * channels, 5, 7, rate=0.3)
     with torch.no_grad():
         s = fire_into_bits(LIF(), x)
         q, k, v = (y.flatten(3).unflatten(2, (heads, -1)) for y in LIF()(x).chunk(3, dim=2))
         expected = linear_attention(q, k, v, 0.125).flatten(2, 3).unflatten(3, (5, 7))
-        try:
-            if lib.mmspike_set_level(level) != level:
-                pytest.skip(f"the processor has no {library.LEVELS[level]}")
-            out = attend(s, heads, 0.125)
-        finally:
-            lib.mmspike_set_level(best)
+        out = attend(s, heads, 0.125)
     assert torch.equal(out, expected)
     assert expected.max() > 1
 
@@ -393,17 +399,8 @@ def test_a_stride_that_leaves_pixels_out_wants_more_spikes():
     assert not takes_quads(weight, spikes, made=False, stride=4)
 
 
-@pytest.fixture
-def three_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
-
-
 @torch.no_grad()
-@pytest.mark.usefixtures("three_threads")
-def test_deployed_backbone_on_several_threads():
+def test_deployed_backbone_on_several_threads(set_threads):
     arch = dict(embed_dims=[16, 16, 24, 32], num_heads=2)
     model = MetaSpikeFormer(arch, time_steps=2, attn_init_size=(64, 64))
     for module in model.modules():
@@ -412,19 +409,19 @@ def test_deployed_backbone_on_several_threads():
     image = torch.randn(2, 3, 64, 64)
     model.train()(image)  # for the norms' statistics
     switch_to_deploy(model)
+    set_threads(3)
     several = model(image)
-    torch.set_num_threads(1)
+    set_threads(1)
     for a, b in zip(several, model(image), strict=True):
         assert b.std() > 0
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.usefixtures("three_threads")
-def test_training_on_several_threads():
+def test_training_on_several_threads(set_threads):
     layers = SepConv(16, dict(type="BN"), None)
     x, found = potentials(2, 2, 16, 20, 21), []
     for threads in (3, 1):
-        torch.set_num_threads(threads)
+        set_threads(threads)
         net, inputs = copy.deepcopy(layers), x.clone().requires_grad_()
         y = net(inputs)
         y.square().mean().backward()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mmspike.layers import norm as norms
+from mmspike.layers.checkpoint import checkpointed
 from mmspike.layers.norm import normalise
 from mmspike.native import library
 
@@ -42,23 +43,16 @@ def calls(monkeypatch):
 
 @pytest.mark.parametrize("shape", [(4, 8, 5, 7), (1, 3, 9, 2), (6, 13, 1, 1), (2, 360, 14, 14)])
 @pytest.mark.parametrize("momentum", [0.1, None, 0.0])
-@pytest.mark.parametrize("level", range(3))
-def test_against_torch(shape, momentum, level, calls):
-    lib = library.loaded()
-    best = lib.mmspike_level()
+@pytest.mark.usefixtures("instruction_set")
+def test_against_torch(shape, momentum, calls):
     norm = batch_norm(shape[1], momentum=momentum)
     plain = copy.deepcopy(norm)
-    try:
-        if lib.mmspike_set_level(level) != level:
-            pytest.skip(f"the processor has no {library.LEVELS[level]}")
-        for _ in range(2):  # running statistics move
-            y, weight = channels_last(*shape), channels_last(*shape)
-            given = grads(normalise, norm, y, weight)
-            expected = grads(lambda norm, y: norm(y), plain, y, weight)
-            for a, b in zip(given, expected, strict=True):
-                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
-    finally:
-        lib.mmspike_set_level(best)
+    for _ in range(2):  # running statistics move
+        y, weight = channels_last(*shape), channels_last(*shape)
+        given = grads(normalise, norm, y, weight)
+        expected = grads(lambda norm, y: norm(y), plain, y, weight)
+        for a, b in zip(given, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
     assert len(calls) == 2
     for a, b in zip(norm.buffers(), plain.buffers(), strict=True):
         assert torch.equal(a, b)
@@ -96,7 +90,7 @@ def test_gradients_of_another_layout(calls):
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("what", ["evaluation", "channels first", "hook", "group norm"])
+@pytest.mark.parametrize("what", ["evaluation", "channels first", "hook", "autocast", "group norm"])
 def test_what_is_left_to_torch(what, calls):
     norm, y = batch_norm(8), channels_last(3, 8, 4, 5)
     seen = []
@@ -109,7 +103,9 @@ def test_what_is_left_to_torch(what, calls):
     else:
         norm = nn.GroupNorm(2, 8)
     y.requires_grad_()
-    normalise(norm, y).sum().backward()
+    with torch.autocast("cpu", torch.bfloat16, enabled=what == "autocast"):
+        out = normalise(norm, y)
+    out.sum().backward()
     assert not calls
     assert len(seen) == (what == "hook")
     assert y.grad is not None
@@ -124,6 +120,21 @@ def test_second_derivatives():
         found.append(torch.autograd.grad(grad.square().sum(), [x, norm.weight]))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
+
+
+@pytest.mark.parametrize("kwargs", [dict(momentum=None), dict(track_running_stats=False)], ids=str)
+def test_statistics_under_checkpointing(kwargs):
+    layer = nn.Sequential(batch_norm(8, **kwargs))
+    plain = copy.deepcopy(layer)
+    layer.forward = lambda y: normalise(layer[0], y)
+    for _ in range(2):
+        y, weight = channels_last(3, 8, 4, 5), channels_last(3, 8, 4, 5)
+        given = grads(lambda _, y: checkpointed(layer, y), layer[0], y, weight)
+        expected = grads(lambda norm, y: norm(y), plain[0], y, weight)
+        for a, b in zip(given, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
+    for a, b in zip(layer.buffers(), plain.buffers(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_frozen_weights(calls):

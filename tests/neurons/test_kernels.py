@@ -176,16 +176,10 @@ def test_one_comparison_decides_as_the_reference_does(tau, v_threshold, v_reset,
 
 
 @needs_kernels
-@pytest.mark.parametrize("level", range(3))
-def test_every_instruction_set(level):
-    best = library.loaded().mmspike_level()
-    try:
-        if library.loaded().mmspike_set_level(level) != level:
-            pytest.skip(f"the processor has no {library.LEVELS[level]}")
-        for dtype in library.DTYPES:
-            assert_same(native, *inputs(5, dtype))
-    finally:
-        library.loaded().mmspike_set_level(best)
+@pytest.mark.parametrize("dtype", library.DTYPES, ids=str)
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set(dtype):
+    assert_same(native, *inputs(5, dtype))
 
 
 def test_backends_give_the_same():

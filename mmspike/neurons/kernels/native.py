@@ -155,9 +155,9 @@ def norm_sums(grad: Tensor, y: Tensor, mean: Tensor) -> Tensor:
         ``[2, C]``, float64.
     """
     sums = torch.zeros(2, mean.numel(), dtype=torch.float64)
-    norm = _reference(Norm(mean, mean, mean))
-    size = ctypes.c_int64(y.numel())
-    call("norm_sums", *map(pointer, (grad, y)), norm, pointer(sums), size, torch.get_num_threads())
+    pointers = map(pointer, (grad, y, mean, sums))
+    sizes = map(ctypes.c_int64, (y.numel(), mean.numel()))
+    call("norm_sums", *pointers, *sizes, torch.get_num_threads())
     return sums
 
 
