@@ -45,9 +45,10 @@ static bool is_published(const LIF& p) {
 }
 
 // A number for every channel, to be read for LANES elements from any channel on.
-static std::vector<float> repeated(const float* of_channel, int64_t channels) {
-    std::vector<float> all(channels + LANES);
-    for (int64_t i = 0; i < channels + LANES; i++) all[i] = of_channel[i % channels];
+static Floats repeated(const float* of_channel, int64_t channels) {
+    Floats all;
+    all.zero(channels + LANES);
+    for (int64_t i = 0; i < channels + LANES; i++) all.data[i] = of_channel[i % channels];
     return all;
 }
 static inline int64_t next_channel(int64_t c, int64_t channels) {  // LANES elements further on
@@ -56,7 +57,7 @@ static inline int64_t next_channel(int64_t c, int64_t channels) {  // LANES elem
 }
 
 struct Channels {  // a norm's numbers
-    std::vector<float> scale, shift, mean;
+    Floats scale, shift, mean;
     int64_t count = 1;
     explicit Channels(const Norm* norm) {
         if (!norm) return;
@@ -65,38 +66,41 @@ struct Channels {  // a norm's numbers
         shift = repeated(norm->shift, count);
         mean = repeated(norm->mean, count);
     }
-    bool there() const { return !scale.empty(); }
-    VF apply(VF y, int64_t c) const { return fma(y, load(&scale[c]), load(&shift[c])); }  // as torch
+    bool there() const { return scale.data != nullptr; }
+    VF apply(VF y, int64_t c) const { return fma(y, load(scale.data + c), load(shift.data + c)); }  // as torch
     VD apply(VD y, int64_t) const { return y; }  // norms are float32
-    VF less_mean(VF y, int64_t c) const { return y - load(&mean[c]); }
+    VF less_mean(VF y, int64_t c) const { return y - load(mean.data + c); }
     VD less_mean(VD y, int64_t) const { return y; }
 };
 
 // Two sums over pixels, for every channel: of the gradient, and of its product with (y - mean).
 struct Sums {
-    std::vector<float> first, second;  // of few pixels, so that they are exact enough
+    Floats first, second;  // of few pixels, so that they are exact enough
     std::vector<double> total;
     int calls = 0;
-    explicit Sums(int64_t channels)
-        : first(channels + LANES), second(channels + LANES), total(2 * channels) {}
+    explicit Sums(int64_t channels) : total(2 * channels) {
+        first.zero(channels + LANES);
+        second.zero(channels + LANES);
+    }
     void add(VF g, VF product, int64_t c) {
-        store(&first[c], load(&first[c]) + g);
-        store(&second[c], load(&second[c]) + product);
+        store(first.data + c, load(first.data + c) + g);
+        store(second.data + c, load(second.data + c) + product);
         if (++calls % 8192 == 0) flush();
     }
     void add(VD, VD, int64_t) {}  // norms are float32
     void flush() {
-        const size_t count = total.size() / 2;
-        for (size_t i = 0; i < first.size(); i++) {
-            total[i % count] += first[i];
-            total[count + i % count] += second[i];
-            first[i] = second[i] = 0.0f;
+        const int64_t count = total.size() / 2;
+        for (int64_t i = 0; i < count + LANES; i++) {
+            total[i % count] += first.data[i];
+            total[count + i % count] += second.data[i];
+            first.data[i] = second.data[i] = 0.0f;
         }
     }
 };
-static void add_totals(const std::vector<Sums>& parts, double* sums) {
-    for (const Sums& part : parts)
-        for (size_t i = 0; i < part.total.size(); i++) sums[i] += part.total[i];
+typedef std::vector<std::vector<double>> Totals;  // of every thread: nothing that threads write lies together
+static void add_totals(const Totals& totals, double* sums) {
+    for (const auto& total : totals)
+        for (size_t i = 0; i < total.size(); i++) sums[i] += total[i];
 }
 
 // Call each(begin, end) for the part of n neurons that falls to every thread.
@@ -113,11 +117,10 @@ template <typename S, typename F, bool PUBLISHED>
 static int64_t forward_rows(const S* x, void* spikes, bool bits, int64_t steps, int64_t n,
                             int64_t x_stride, const Norm* norm, const LIF& lif, int threads) {
     typedef typename Wide<F>::V V;
-    const Channels all(norm);
+    const Channels channels(norm);
     std::vector<int64_t> fired(threads);
-    share(n, threads, [=, &all, &lif, &fired](int thread, int64_t begin, int64_t end) {
+    share(n, threads, [=, &channels, &lif, &fired](int thread, int64_t begin, int64_t end) {
         const Neuron<F, PUBLISHED> p(lif);
-        const Channels channels = all;
         const bool normed = channels.there();
         int64_t c = begin % channels.count, sum = 0;
         for (int64_t i = begin; i < end; i += LANES) {
@@ -153,17 +156,16 @@ static void backward_rows(const S* x, const S* grad_s, S* grad_x, int64_t steps,
                           int64_t x_stride, int64_t grad_stride, const Norm* norm, double* sums,
                           const LIF& lif, int threads) {
     typedef typename Wide<F>::V V;
-    const Channels all(norm);
-    std::vector<Sums> parts(threads, Sums(all.count));
-    share(n, threads, [=, &all, &lif, &parts](int thread, int64_t begin, int64_t end) {
+    const Channels channels(norm);
+    Totals totals(threads);
+    share(n, threads, [=, &channels, &lif, &totals](int thread, int64_t begin, int64_t end) {
         const Neuron<F, PUBLISHED> p(lif);
         const F keep = 1 - 1 / p.tau, gain = p.decay ? 1 / p.tau : F(1);
-        const Channels channels = all;
         const bool normed = channels.there();
         V few[8];  // the charged potentials of every step
         std::vector<F> many(steps > 8 ? (steps + 1) * LANES : 0);
         F* potentials = steps > 8 ? many.data() : (F*)few;
-        Sums& part = parts[thread];
+        Sums part(channels.count);
         int64_t c = begin % channels.count;
         for (int64_t i = begin; i < end; i += LANES) {
             const int count = int(std::min<int64_t>(LANES, n - i));
@@ -193,8 +195,9 @@ static void backward_rows(const S* x, const S* grad_s, S* grad_x, int64_t steps,
             c = next_channel(c, channels.count);
         }
         part.flush();
+        totals[thread] = part.total;
     });
-    if (all.there()) add_totals(parts, sums);
+    if (channels.there()) add_totals(totals, sums);
 }
 
 static int64_t lif_forward(int dtype, const void* x, void* spikes, int bits, int64_t steps, int64_t n,
@@ -255,18 +258,19 @@ static void norm_backward(const float* g, const float* y, float* out, const floa
 // Add the sums over pixels, for every channel, of g to sums, and of g (y - mean) to the next as many.
 static void norm_sums(const float* g, const float* y, const float* mean, double* sums, int64_t n,
                       int64_t channels, int threads) {
-    const std::vector<float> means = repeated(mean, channels);
-    std::vector<Sums> parts(threads, Sums(channels));
-    share(n, threads, [=, &means, &parts](int thread, int64_t begin, int64_t end) {
-        Sums& part = parts[thread];
+    const Floats means = repeated(mean, channels);
+    Totals totals(threads);
+    share(n, threads, [=, &means, &totals](int thread, int64_t begin, int64_t end) {
+        Sums part(channels);
         int64_t c = begin % channels;
         for (int64_t i = begin; i < end; i += LANES) {
             const int count = int(std::min<int64_t>(LANES, n - i));
             const VF grad = load_some(g + i, count);
-            part.add(grad, grad * (load_some(y + i, count) - load(&means[c])), c);
+            part.add(grad, grad * (load_some(y + i, count) - load(means.data + c)), c);
             c = next_channel(c, channels);
         }
         part.flush();
+        totals[thread] = part.total;
     });
-    add_totals(parts, sums);
+    add_totals(totals, sums);
 }

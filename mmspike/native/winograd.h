@@ -61,7 +61,7 @@ static inline void along_both(const VF* in, VF* out) {
 
 // What is computed at once: as many tiles, out of all of them, as the caches hold, in whole ROWS. Channels
 // are padded with zeros: those of the gradient to whole vectors, those that are made to whole PANELs.
-constexpr int ROWS = 6, PANEL = 2 * LANES, AT_ONCE = 48;
+constexpr int ROWS = 6, PANEL = 2 * LANES, AT_ONCE = 36;
 struct Tiles {
     int64_t across, down, all, at_once;
     int64_t read, made;  // channels
@@ -119,6 +119,9 @@ static void read_tile(const float* grad_out, float* values, const Conv& c, const
         const int count = int(std::min<int64_t>(LANES, c.out_channels - channel));
         VF pixels[POINTS], at[POINTS];
         for (int i = 0; i < POINTS; i++) pixels[i] = from[i] ? load_some(from[i] + channel, count) : VF{};
+        if (channel % 16 == 0)  // of the tile to the right, those that this one does not read
+            for (int i = 0; i < POINTS; i++)
+                if (i % READ >= 2 && from[i]) __builtin_prefetch(from[i] + MADE * c.out_channels + channel);
         along_both<READ, READ, values_of_pixels>(pixels, at);
         for (int i = 0; i < POINTS; i++) store(values + i * tiles.next_read + channel, at[i]);
     }

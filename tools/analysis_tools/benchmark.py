@@ -93,7 +93,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--amp", action="store_true", help="autocast, to bfloat16 on a CPU")
     parser.add_argument("--write-docs", action="store_true", help="write the docs' table")
     parser.add_argument(
-        "--profile", action="store_true", help="print where the deployed model's time goes, too"
+        "--profile",
+        action="store_true",
+        help="print where the time of the deployed model and of our training step goes, too",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark.json"))
@@ -234,6 +236,8 @@ def measure(args: argparse.Namespace, name: str, size: str, steps: int) -> list[
         runs = {"eager": lambda: train(eager), "training": lambda: train(model)}
         with autocast(args):
             seconds = interleave(runs, args.rounds, args.device)
+            if args.profile:
+                print_profile(runs["training"], args.device)
         memory = {f"{way}_mib": memory_of(args, way, size, steps) for way in runs}
         rows.append({**common, "what": "training step", **seconds, **memory})
     return rows
