@@ -36,6 +36,7 @@ def test_benchmark_of_convolutions_has_a_line_per_layer_and_rate():
     conv = cells_of(out, "3x3, 32 to 128")
     assert [line[3] for line in conv] == ["bits", "quads"]
     assert all(float(cell) > 0 for line in conv for cell in line[4:])
+    assert [line[-1] for line in cells_of(out, "1x1, 256 to 1024")] == ["", ""]
     assert len(cells_of(out, "attention")) == 2
 
 
@@ -50,3 +51,6 @@ def test_benchmark_of_neurons_compares_with_the_reference():
     backends = {line[2]: line for line in cells_of(out, "float32")}
     assert float(backends["torch"][4]) == 1
     assert {"copy", "eager"} < set(backends)
+    norms = [*cells_of(out, "norm |"), *cells_of(out, "norm and neuron")]
+    assert len(norms) == 2 * library.is_available()
+    assert all(float(cell) > 0 for line in norms for cell in line[2:])

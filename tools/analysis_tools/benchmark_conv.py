@@ -2,11 +2,11 @@
 
 On a CPU with the compiled kernels. Every line times, interleaved, on maps of the 15M backbone: the
 convolution forward, as the training path runs it; forward with the neuron behind it, as a deployed
-model runs both; the gradient of the weights. Ratios are against plain torch: floats in
-channels-last memory, weights as they are, the backend "eager" of the neuron. The way that the model
-takes is "bits" (rows of weights are added up spike by spike), "quads" (sums over four channels) or
-"dense" (torch's own; the ratios stand there all the same), for the training path and, where it
-takes another, the deployed model.
+model runs both; the gradient of the weights; that of the inputs, where it is not torch's. Ratios
+are against plain torch: floats in channels-last memory, weights as they are, the backend "eager" of
+the neuron. The way that the model takes forward is "bits" (rows of weights are added up spike by
+spike), "quads" (sums over four channels) or "dense" (torch's own; the ratios stand there all the
+same), for the training path and, where it takes another, the deployed model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mmspike.neurons.kernels import native
 
 HEAD = (
     "| layer | map | rate | way | forward, ms | ratio | with neuron, ms | ratio | "
-    "weights' gradient, ms | ratio |\n|" + "---|" * 10
+    "weights' gradient, ms | ratio | inputs' gradient, ms | ratio |\n|" + "---|" * 12
 )
 
 
@@ -102,12 +102,16 @@ def time_layer(layer: Layer, rate: float, args: argparse.Namespace) -> str:
     def dense() -> Tensor:
         return F.conv2d(spikes, weight, padding=pad, groups=groups)
 
-    def dense_grad() -> Tensor:
+    def dense_grad(*which: bool) -> tuple[Tensor | None, ...]:
         return torch.ops.aten.convolution_backward(
-            grad, spikes, weight, None, (1, 1), pad, (1, 1), False, (0, 0), groups, [0, 1, 0]
-        )[1]
+            grad, spikes, weight, None, (1, 1), pad, (1, 1), False, (0, 0), groups, which
+        )
 
-    runs: dict[str, Callable[[], object]] = {"dense": dense, "dense grad": dense_grad}
+    runs: dict[str, Callable[[], object]] = {
+        "dense": dense,
+        "dense grad": lambda: dense_grad(False, True, False),
+        "dense inputs": lambda: dense_grad(True, False, False),
+    }
     if depthwise:
         runs["ours"] = lambda: kernels.depthwise(bits, weight, g)
         runs["ours grad"] = lambda: kernels.depthwise_grad_weight(bits, grad, g)
@@ -117,13 +121,15 @@ def time_layer(layer: Layer, rate: float, args: argparse.Namespace) -> str:
         runs["ours"] = lambda: kernels.forward(bits, kernels.pack_weight(weight, quads), None, g)
         runs["ours fire"] = lambda: kernels.forward_and_fire(bits, rows, None, 1, lif, g_made)
         runs["ours grad"] = lambda: kernels.grad_weight(bits, grad, g)
+    if not depthwise and k == 3:
+        runs["ours inputs"] = lambda: kernels.grad_input(grad, weight, g)
     seconds = interleave(runs, args.rounds, "cpu")
     few = depthwise or packed.count <= DENSE_RATE * spikes.numel()
     ways = ["quads" if q else "bits" if few else "dense" for q in (quads, made)]
     way = "/".join(dict.fromkeys(ways))
     name = f"depthwise {k}x{k}, {c}" if depthwise else f"{k}x{k}, {c} to {out}"
     cells = [name, f"{side}x{side}", f"{100 * rate:.0f} %", way]
-    for what in ("", " fire", " grad"):
+    for what in ("", " fire", " grad", " inputs"):
         ours = seconds.get(f"ours{what}")
         cells += ratio_cells(seconds["dense" + what], ours) if ours else ["", ""]
     return "| " + " | ".join(cells) + " |"
@@ -140,7 +146,7 @@ def time_attention(rate: float, args: argparse.Namespace, dim: int = 256, heads:
     seconds = interleave(runs, args.rounds, "cpu")
     cells = [f"attention, {dim}, {heads} heads", "14x14", f"{100 * rate:.0f} %", "bits"]
     cells += ratio_cells(seconds["dense"], seconds["ours"])
-    return "| " + " | ".join(cells) + " | | | | |"
+    return "| " + " | ".join(cells) + " |" * 7
 
 
 def ratio_cells(dense: float, ours: float) -> list[str]:
