@@ -2,7 +2,8 @@
 
 Neurons write spikes as bits (``firing.py``), and the layers that read them add up rows of weights
 where there are any (``mmspike/native``). The results are those of the plain layers but for the
-order of the sums; bits are all that is kept of the spikes for the backward pass.
+order of the sums, in gradients but for their rounding; bits are all that is kept of the spikes for
+the backward pass.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ QUAD_RATE = 0.24
 QUAD_SPIKES = 256
 """Spikes of a channel beyond a quarter of its pixels that pay for making the table anew; more where
 a stride leaves pixels out."""
+
+
+FILTERED_PIXELS = 1024
+"""Pixels of all images from which on minimal filtering of the inputs' gradient pays for the values
+of the filters, which are four times as many as the weights."""
 
 
 class PackedSpikes(NamedTuple):
@@ -264,7 +270,8 @@ class _Convolve(torch.autograd.Function):
 
 def _grad_input(grad_out: Tensor, weight: Tensor, g: ConvStruct, groups: int = 1) -> Tensor:
     kernel, stride = weight.shape[2:], (g.stride_height, g.stride_width)
-    if groups == 1 and kernel == (3, 3) and stride == (1, 1):
+    enough = g.images * g.height * g.width >= FILTERED_PIXELS
+    if groups == 1 and kernel == (3, 3) and stride == (1, 1) and enough:
         return kernels.grad_input(grad_out, weight, g)
     x = grad_out.new_empty(g.images, g.height, g.width, g.channels)  # for its shape alone
     return _grads(grad_out, x.permute(0, 3, 1, 2), weight, g, groups, 0)

@@ -1,4 +1,5 @@
-// Kernels for the CPU: the LIF neuron, and convolutions that add up weights where there are spikes.
+// Kernels for the CPU: the LIF neuron, batch norms, convolutions that add up weights where there are
+// spikes, and their gradients.
 //
 // Plain C functions over pointers, called through ctypes (library.py). kernels.h is compiled once per
 // instruction set, and the best one that the processor has is taken when the library is loaded.

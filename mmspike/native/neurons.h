@@ -97,7 +97,7 @@ struct Sums {
         }
     }
 };
-typedef std::vector<std::vector<double>> Totals;  // of every thread: nothing that threads write lies together
+typedef std::vector<std::vector<double>> Totals;  // of every thread
 static void add_totals(const Totals& totals, double* sums) {
     for (const auto& total : totals)
         for (size_t i = 0; i < total.size(); i++) sums[i] += total[i];

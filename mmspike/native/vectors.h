@@ -24,11 +24,13 @@ struct Floats {
     float* data = nullptr;
     int64_t room = 0;
 
+    void make_room(int64_t size) {
+        if (room >= size) return;
+        memory.reset(new float[(room = size) + 16]);
+        data = (float*)((uintptr_t(memory.get()) + 63) & ~uintptr_t(63));
+    }
     void zero(int64_t size) {
-        if (room < size) {
-            memory.reset(new float[(room = size) + 16]);
-            data = (float*)((uintptr_t(memory.get()) + 63) & ~uintptr_t(63));
-        }
+        make_room(size);
         std::fill(data, data + size, 0.0f);
     }
 };
@@ -101,7 +103,7 @@ template <>
 inline int bits_of(Wide<float>::I fired) { return _mm256_movemask_ps((__m256)fired); }
 #endif
 
-static inline VF spread(float x) { return x - VF{}; }  // less 0 is nothing to do; -0 plus 0 is 0
+static inline VF spread(float x) { return x - VF{}; }  // x - 0 is x and costs nothing; x + 0 is not, for -0
 
 static inline VF fma(VF a, VF b, VF c) {
 #if LEVEL == 2

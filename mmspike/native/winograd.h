@@ -23,7 +23,7 @@ static inline void values_of_pixels(const VF* d, VF* values) {
     values[4] = far - odd_far;
     values[5] = plus(less(d[5], NEAR2 + FAR2, d[3]), BOTH2, d[1]);
 }
-static inline void values_of_filter(const VF* g, VF* values) {  // and the factors of the interpolation
+static inline void values_of_filter(const VF* g, VF* values) {  // times the factors of the interpolation
     constexpr float AT_NEAR = 0.5f / (NEAR2 * (NEAR2 - FAR2)), AT_FAR = 0.5f / (FAR2 * (FAR2 - NEAR2));
     const VF near = plus(g[0], NEAR2, g[2]) * AT_NEAR, odd_near = g[1] * (NEAR * AT_NEAR);
     const VF far = plus(g[0], FAR2, g[2]) * AT_FAR, odd_far = g[1] * (FAR * AT_FAR);
@@ -71,7 +71,7 @@ struct Tiles {
         : across((c.width + MADE - 1) / MADE), down((c.height + MADE - 1) / MADE),
           all(c.images * down * across), read((c.out_channels + LANES - 1) / LANES * LANES),
           made((c.channels + PANEL - 1) / PANEL * PANEL) {
-        const int64_t runs = (all + AT_ONCE * threads - 1) / (AT_ONCE * threads) * threads;
+        const int64_t runs = std::max<int64_t>(1, (all + AT_ONCE * threads - 1) / (AT_ONCE * threads) * threads);
         at_once = ((all + runs - 1) / runs + ROWS - 1) / ROWS * ROWS;
         next_read = at_once * read + 16;  // 16: or all points would share a few places in the cache
         next_made = at_once * made + 16;
@@ -85,11 +85,12 @@ struct Tiles {
 static void filters_of(const float* weight, const int64_t* strides, float* filters, const Conv& c,
                        const Tiles& tiles, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t from = 0; from < c.out_channels; from++)
+    for (int64_t from = 0; from < tiles.read; from++)
         for (int64_t to = 0; to < tiles.made; to += LANES) {
             VF taps[FILTER * FILTER] = {}, values[POINTS];
+            const int64_t channels = from < c.out_channels ? std::min<int64_t>(LANES, c.channels - to) : 0;
             for (int tap = 0; tap < FILTER * FILTER; tap++)
-                for (int i = 0; i < std::min<int64_t>(LANES, c.channels - to); i++)
+                for (int i = 0; i < channels; i++)
                     taps[tap][i] = weight[from * strides[0] + (to + i) * strides[1] +
                                           (2 - tap / FILTER) * strides[2] + (2 - tap % FILTER) * strides[3]];
             along_both<FILTER, READ, values_of_filter>(taps, values);
@@ -178,7 +179,7 @@ static void conv_grad_input(const float* grad_out, const float* weight, const in
                             float* grad_input, const Conv& c, int threads) {
     const Tiles tiles(c, threads);
     Floats filters;
-    filters.zero(POINTS * tiles.read * tiles.made);
+    filters.make_room(POINTS * tiles.read * tiles.made);
     filters_of(weight, strides, filters.data, c, tiles, threads);
 #pragma omp parallel num_threads(threads)
     {

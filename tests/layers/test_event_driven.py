@@ -85,6 +85,7 @@ def assert_close(given, expected):
 @pytest.mark.parametrize("bias", [True, False])
 def test_convolution_and_its_gradients(shape, time_steps, bias, monkeypatch):
     channels, out, kernel, stride, padding, height, width = shape
+    monkeypatch.setattr(event_driven, "FILTERED_PIXELS", 1)
     conv = nn.Conv2d(channels, out, kernel, stride, padding, bias=bias)
     x = potentials(time_steps, 2, channels, height, width)
     s, weight, given = results(x, conv)
@@ -282,15 +283,20 @@ def test_maps_of_single_images_are_channels_last_for_torch(time_steps, deployed)
         (128, 512, 1, (9, 10)),  # more than one panel and block of depth
         (17, 33, 1, (11, 6)),  # no whole vectors
         (16, 8, 0, (7, 9)),
-        (8, 13, 2, (3, 5)),
-        (8, 8, 3, (1, 1)),
+        (8, 13, (2, 0), (3, 5)),
+        (8, 8, (3, 5), (1, 1)),
     ],
 )
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "slice"])
 @pytest.mark.usefixtures("instruction_set")
-def test_gradient_of_inputs_in_double_precision(channels, out, padding, size):
+def test_gradient_of_inputs_in_double_precision(channels, out, padding, size, layout):
     weight = torch.randn(out, channels, 3, 3) / (9 * out) ** 0.5
-    weight = weight.contiguous(memory_format=torch.channels_last)  # any strides will do
-    geometry = kernels.geometry((3, channels, *size), tuple(weight.shape), (1, 1), (padding,) * 2)
+    if layout == "channels last":
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    elif layout == "slice":
+        weight = torch.stack([weight, weight], dim=-1)[..., 1]
+    padding = padding if isinstance(padding, tuple) else (padding, padding)
+    geometry = kernels.geometry((3, channels, *size), tuple(weight.shape), (1, 1), padding)
     shape = (3, geometry.out_height, geometry.out_width, out)
     grad_out = torch.randn(shape).permute(0, 3, 1, 2)
     given = kernels.grad_input(grad_out, weight, geometry)
@@ -302,6 +308,36 @@ def test_gradient_of_inputs_in_double_precision(channels, out, padding, size):
     size = expected.square().mean().sqrt()
     error, plains = ((x - expected).square().mean().sqrt() / size for x in (given, plain))
     assert error < max(2.5 * plains, 1e-6)
+
+
+def test_gradient_of_inputs_is_the_same_on_any_number_of_threads(set_threads):
+    weight, grad_out = torch.randn(24, 16, 3, 3), torch.randn(2, 17, 9, 24).permute(0, 3, 1, 2)
+    geometry = kernels.geometry((2, 16, 17, 9), (24, 16, 3, 3), (1, 1), (1, 1))
+    found = []
+    for threads in (1, 3, 64):  # at last, more than there are tiles
+        set_threads(threads)
+        found.append(kernels.grad_input(grad_out, weight, geometry))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_gradient_of_inputs_of_no_images():
+    geometry = kernels.geometry((0, 8, 5, 5), (16, 8, 3, 3), (1, 1), (1, 1))
+    grad = kernels.grad_input(torch.empty(0, 16, 5, 5), torch.randn(16, 8, 3, 3), geometry)
+    assert grad.shape == (0, 8, 5, 5)
+
+
+@pytest.mark.parametrize("least", [1, 10**6])
+def test_gradient_of_inputs_in_layers(least, monkeypatch):
+    monkeypatch.setattr(event_driven, "FILTERED_PIXELS", least)
+    calls, kernel = [], kernels.grad_input
+    monkeypatch.setattr(kernels, "grad_input", lambda *a: calls.append(a) or kernel(*a))
+    conv = nn.Conv2d(16, 24, 3, padding=1)
+    x = potentials(2, 2, 16, 9, 8)
+    _, weight, given = results(x, conv)
+    assert len(calls) == (least == 1)
+    monkeypatch.setattr("mmspike.layers.firing._can_pack", lambda *_: False)
+    assert_close(given, results(x, conv, weight)[2])
 
 
 def test_against_a_convolution_in_double_precision():

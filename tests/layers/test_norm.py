@@ -100,7 +100,7 @@ def test_what_is_left_to_torch(what, calls):
         y = y.contiguous()
     elif what == "hook":
         norm.register_forward_hook(lambda *_: seen.append(1))
-    else:
+    elif what == "group norm":
         norm = nn.GroupNorm(2, 8)
     y.requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=what == "autocast"):
