@@ -36,7 +36,6 @@ QUAD_SPIKES = 256
 """Spikes of a channel beyond a quarter of its pixels that pay for making the table anew; more where
 a stride leaves pixels out."""
 
-
 FILTERED_PIXELS = 1024
 """Pixels of all images from which on minimal filtering of the inputs' gradient pays for the values
 of the filters, which are four times as many as the weights."""

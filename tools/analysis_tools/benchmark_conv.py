@@ -110,7 +110,6 @@ def time_layer(layer: Layer, rate: float, args: argparse.Namespace) -> str:
     runs: dict[str, Callable[[], object]] = {
         "dense": dense,
         "dense grad": lambda: dense_grad(False, True, False),
-        "dense inputs": lambda: dense_grad(True, False, False),
     }
     if depthwise:
         runs["ours"] = lambda: kernels.depthwise(bits, weight, g)
@@ -122,6 +121,7 @@ def time_layer(layer: Layer, rate: float, args: argparse.Namespace) -> str:
         runs["ours fire"] = lambda: kernels.forward_and_fire(bits, rows, None, 1, lif, g_made)
         runs["ours grad"] = lambda: kernels.grad_weight(bits, grad, g)
     if not depthwise and k == 3:
+        runs["dense inputs"] = lambda: dense_grad(True, False, False)
         runs["ours inputs"] = lambda: kernels.grad_input(grad, weight, g)
     seconds = interleave(runs, args.rounds, "cpu")
     few = depthwise or packed.count <= DENSE_RATE * spikes.numel()
@@ -131,7 +131,7 @@ def time_layer(layer: Layer, rate: float, args: argparse.Namespace) -> str:
     cells = [name, f"{side}x{side}", f"{100 * rate:.0f} %", way]
     for what in ("", " fire", " grad", " inputs"):
         ours = seconds.get(f"ours{what}")
-        cells += ratio_cells(seconds["dense" + what], ours) if ours else ["", ""]
+        cells += ratio_cells(seconds[f"dense{what}"], ours) if ours else ["", ""]
     return "| " + " | ".join(cells) + " |"
 
 
