@@ -17,7 +17,7 @@ static inline int list_range(const uint8_t* bits, int64_t from, int count, uint1
 // other. Both products are additions of what spikes choose; k^T v are whole numbers.
 static void attention(const uint8_t* bits, float* out, int64_t images, int64_t pixels, int64_t channels,
                       int64_t heads, float scale, int threads) {
-    const int depth = int(channels / heads), wide = (depth + LANES - 1) / LANES * LANES;
+    const int depth = int(channels / heads), wide = int(rounded_up(depth, LANES));
 #pragma omp parallel num_threads(threads)
     {
         Floats kv, sums;

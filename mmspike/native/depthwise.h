@@ -95,7 +95,7 @@ static void depthwise_rows(Rows& in, const float* weight, float* out, const Conv
 }
 
 static Floats pad_channels(const float* weight, int64_t taps, int64_t channels) {
-    const int64_t wide = (channels + LANES - 1) / LANES * LANES;
+    const int64_t wide = rounded_up(channels, LANES);
     Floats padded;
     padded.zero(taps * wide);
     for (int64_t tap = 0; tap < taps; tap++)
@@ -153,7 +153,7 @@ static void depthwise_grad_rows(Rows& in, Rows& grad, float* sums, const Conv& c
 
 static void depthwise_grad_weight(const uint8_t* bits, const float* grad_out,
                                   float* grad_weight, const Conv& c, int threads) {
-    const int64_t wide = (c.channels + LANES - 1) / LANES * LANES, taps = taps_of(c);
+    const int64_t wide = rounded_up(c.channels, LANES), taps = taps_of(c);
     const int64_t rows = c.images * c.out_height;
     std::vector<Floats> parts(threads);
 #pragma omp parallel for num_threads(threads) schedule(static)

@@ -18,6 +18,9 @@ typedef uint16_t Shorts __attribute__((vector_size(2 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 typedef _Float16 Halves __attribute__((vector_size(2 * LANES)));
 
+// The next multiple of unit.
+static inline int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
 // Floats that vectors are read from: they start where a cache line does.
 struct Floats {
     std::unique_ptr<float[]> memory;

@@ -69,10 +69,10 @@ struct Tiles {
 
     Tiles(const Conv& c, int threads)
         : across((c.width + MADE - 1) / MADE), down((c.height + MADE - 1) / MADE),
-          all(c.images * down * across), read((c.out_channels + LANES - 1) / LANES * LANES),
-          made((c.channels + PANEL - 1) / PANEL * PANEL) {
+          all(c.images * down * across), read(rounded_up(c.out_channels, LANES)),
+          made(rounded_up(c.channels, PANEL)) {
         const int64_t runs = std::max<int64_t>(1, (all + AT_ONCE * threads - 1) / (AT_ONCE * threads) * threads);
-        at_once = ((all + runs - 1) / runs + ROWS - 1) / ROWS * ROWS;
+        at_once = rounded_up((all + runs - 1) / runs, ROWS);
         next_read = at_once * read + 16;  // 16: or all points would share a few places in the cache
         next_made = at_once * made + 16;
     }
