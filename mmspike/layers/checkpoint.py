@@ -14,20 +14,19 @@ from torch.utils.checkpoint import checkpoint
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Run the batch norms inside ``module`` without updating their running statistics."""
-    norms = [
-        m
-        for m in module.modules()
-        if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
-    ]
-    saved = [(m, m.momentum, m.num_batches_tracked.clone()) for m in norms]
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    momenta = [m.momentum for m in norms]
+    counts = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
+    saved = [count.clone() for count in counts]
     for m in norms:
         m.momentum = 0.0
     try:
         yield
     finally:
-        for m, momentum, num_batches in saved:
+        for m, momentum in zip(norms, momenta, strict=True):
             m.momentum = momentum
-            m.num_batches_tracked.copy_(num_batches)
+        for count, before in zip(counts, saved, strict=True):
+            count.copy_(before)
 
 
 def checkpointed(module: nn.Module, x: Tensor) -> Tensor:

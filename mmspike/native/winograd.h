@@ -4,6 +4,7 @@
 //
 // Filter and pixels are polynomials, multiplied by their values at 0, +-NEAR, +-FAR and infinity. The
 // paper's points are 1 and 2; these lose half as much to rounding, and their powers are exact.
+namespace winograd {
 constexpr float NEAR = 0.75f, FAR = 1.5f;
 constexpr float NEAR2 = NEAR * NEAR, FAR2 = FAR * FAR, BOTH2 = NEAR2 * FAR2;
 constexpr int MADE = 4, READ = 6, FILTER = 3;  // sides of squares
@@ -199,3 +200,6 @@ static void conv_grad_input(const float* grad_out, const float* weight, const in
         }
     }
 }
+
+}  // namespace winograd
+using winograd::conv_grad_input;

@@ -122,9 +122,14 @@ def test_second_derivatives():
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
 
 
-@pytest.mark.parametrize("kwargs", [dict(momentum=None), dict(track_running_stats=False)], ids=str)
-def test_statistics_under_checkpointing(kwargs):
+@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize(
+    "kwargs", [dict(), dict(momentum=None), dict(track_running_stats=False)], ids=str
+)
+def test_statistics_under_checkpointing(kwargs, counts):
     layer = nn.Sequential(batch_norm(8, **kwargs))
+    if not counts:
+        layer[0].num_batches_tracked = None
     plain = copy.deepcopy(layer)
     layer.forward = lambda y: normalise(layer[0], y)
     for _ in range(2):
