@@ -29,6 +29,21 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
             count.copy_(before)
 
 
+class _Frozen(AbstractContextManager):
+    """:func:`frozen_statistics`, entered anew with every backward pass that computes again."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.entered: list[AbstractContextManager] = []
+
+    def __enter__(self) -> None:
+        self.entered.append(frozen_statistics(self.module))
+        self.entered[-1].__enter__()
+
+    def __exit__(self, *error: object) -> bool | None:
+        return self.entered.pop().__exit__(*error)
+
+
 def checkpointed(module: nn.Module, x: Tensor) -> Tensor:
     """Call ``module(x)``, keep no activations, and compute them again in the backward pass.
 
@@ -46,6 +61,6 @@ def checkpointed(module: nn.Module, x: Tensor) -> Tensor:
         )
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), frozen_statistics(module)
+        return nullcontext(), _Frozen(module)
 
     return checkpoint(module, x, use_reentrant=False, context_fn=contexts)

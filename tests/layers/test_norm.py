@@ -122,9 +122,15 @@ def test_second_derivatives():
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
 
 
-@pytest.mark.parametrize("counts", [True, False])
 @pytest.mark.parametrize(
-    "kwargs", [dict(), dict(momentum=None), dict(track_running_stats=False)], ids=str
+    ("kwargs", "counts"),
+    [
+        (dict(), True),
+        (dict(), False),
+        (dict(momentum=None), True),
+        (dict(track_running_stats=False), False),
+    ],
+    ids=str,
 )
 def test_statistics_under_checkpointing(kwargs, counts):
     layer = nn.Sequential(batch_norm(8, **kwargs))
@@ -139,6 +145,37 @@ def test_statistics_under_checkpointing(kwargs, counts):
         for a, b in zip(given, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
     for a, b in zip(layer.buffers(), plain.buffers(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_backward_twice_under_checkpointing():
+    layer = nn.Sequential(batch_norm(8))
+    y = channels_last(3, 8, 4, 5).requires_grad_()
+    out = checkpointed(layer, y)
+    before = [b.clone() for b in layer.buffers()]
+    first = torch.autograd.grad(out.square().sum(), y, retain_graph=True)[0]
+    second = torch.autograd.grad(out.square().sum(), y)[0]
+    assert torch.equal(first, second)
+    assert layer[0].momentum == 0.1
+    for a, b in zip(layer.buffers(), before, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_error_while_computing_again_leaves_the_norm_as_it_was():
+    layer, calls = nn.Sequential(batch_norm(8)), []
+
+    def fail_the_second_time(*_):
+        calls.append(1)
+        if len(calls) > 1:
+            raise KeyError("second")
+
+    layer[0].register_forward_pre_hook(fail_the_second_time)
+    out = checkpointed(layer, channels_last(3, 8, 4, 5).requires_grad_())
+    before = [b.clone() for b in layer.buffers()]
+    with pytest.raises(KeyError, match="second"):
+        out.sum().backward()
+    assert layer[0].momentum == 0.1
+    for a, b in zip(layer.buffers(), before, strict=True):
         assert torch.equal(a, b)
 
 
