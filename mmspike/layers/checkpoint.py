@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -11,37 +10,28 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-@contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Run the batch norms inside ``module`` without updating their running statistics."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
-    momenta = [m.momentum for m in norms]
-    counts = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
-    saved = [count.clone() for count in counts]
-    for m in norms:
-        m.momentum = 0.0
-    try:
-        yield
-    finally:
-        for m, momentum in zip(norms, momenta, strict=True):
-            m.momentum = momentum
-        for count, before in zip(counts, saved, strict=True):
-            count.copy_(before)
+class FrozenStatistics(AbstractContextManager):
+    """Runs the batch norms inside ``module`` without updating their running statistics.
 
-
-class _Frozen(AbstractContextManager):
-    """:func:`frozen_statistics`, entered anew with every backward pass that computes again."""
+    It can be entered again, once left: each backward pass that computes anew does so.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.entered: list[AbstractContextManager] = []
 
     def __enter__(self) -> None:
-        self.entered.append(frozen_statistics(self.module))
-        self.entered[-1].__enter__()
+        norms = [m for m in self.module.modules() if isinstance(m, _BatchNorm) and m.training]
+        self.momenta = [(m, m.momentum) for m in norms]
+        counts = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
+        self.counts = [(count, count.clone()) for count in counts]
+        for m in norms:
+            m.momentum = 0.0
 
-    def __exit__(self, *error: object) -> bool | None:
-        return self.entered.pop().__exit__(*error)
+    def __exit__(self, *error: object) -> None:
+        for m, momentum in self.momenta:
+            m.momentum = momentum
+        for count, before in self.counts:
+            count.copy_(before)
 
 
 def checkpointed(module: nn.Module, x: Tensor) -> Tensor:
@@ -61,6 +51,6 @@ def checkpointed(module: nn.Module, x: Tensor) -> Tensor:
         )
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), _Frozen(module)
+        return nullcontext(), FrozenStatistics(module)
 
     return checkpoint(module, x, use_reentrant=False, context_fn=contexts)
