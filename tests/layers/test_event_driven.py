@@ -81,7 +81,7 @@ def assert_close(given, expected):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("time_steps", [1, 3])
+@pytest.mark.parametrize("time_steps", [1, 3, 8])
 @pytest.mark.parametrize("bias", [True, False])
 def test_convolution_and_its_gradients(shape, time_steps, bias, monkeypatch):
     channels, out, kernel, stride, padding, height, width = shape
@@ -101,10 +101,11 @@ def test_convolution_and_its_gradients(shape, time_steps, bias, monkeypatch):
 @pytest.mark.parametrize("kernel", [3, 7])
 @pytest.mark.parametrize("padding", [0, 1, 3])
 @pytest.mark.parametrize("size", [(9, 20), (7, 7), (11, 8)])
-def test_depthwise_convolution_and_its_gradients(kernel, padding, size, monkeypatch):
+@pytest.mark.parametrize("time_steps", [1, 2, 8])
+def test_depthwise_convolution_and_its_gradients(kernel, padding, size, time_steps, monkeypatch):
     for channels in (8, 24, 64):
         conv = nn.Conv2d(channels, channels, kernel, 1, padding, groups=channels, bias=False)
-        x = potentials(2, 2, channels, *size)
+        x = potentials(time_steps, 2, channels, *size)
         s, weight, given = results(x, conv)
         assert isinstance(s, PackedSpikes)
         with monkeypatch.context() as patch:
@@ -132,8 +133,8 @@ def test_groups_taken_together_at_low_rates(rate, channels, monkeypatch):
     assert_close(given, results(x, conv, weight)[2])
 
 
-@pytest.mark.parametrize("time_steps", [8, 40])  # more than a tile has pixels
-def test_many_steps_in_one_pass(time_steps):
+@pytest.mark.parametrize("time_steps", [*range(1, 9), 40])  # 40: more than a tile has pixels
+def test_every_number_of_steps_in_one_pass(time_steps):
     packed = PackedConv2d(nn.Conv2d(16, 24, 3, padding=1))
     neuron = LIF()
     packed.bias.data += neuron.firing_input
@@ -382,10 +383,11 @@ def test_only_deployed_layers_are_run_together():
 
 
 @pytest.mark.parametrize("channels", [16, 24, 360])
+@pytest.mark.parametrize("time_steps", [1, 2, 8])
 @pytest.mark.usefixtures("instruction_set")
-def test_attention_of_spikes_is_exact(channels):
+def test_attention_of_spikes_is_exact(channels, time_steps):
     heads = 8
-    x = potentials(2, 3, 3 * channels, 5, 7, rate=0.3)
+    x = potentials(time_steps, 3, 3 * channels, 5, 7, rate=0.3)
     with torch.no_grad():
         s = fire_into_bits(LIF(), x)
         q, k, v = (y.flatten(3).unflatten(2, (heads, -1)) for y in LIF()(x).chunk(3, dim=2))

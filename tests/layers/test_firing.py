@@ -45,7 +45,7 @@ def one_by_one(norm, neuron, y):
     return neuron(per_step(norm, y))
 
 
-@pytest.mark.parametrize("time_steps", [1, 4])
+@pytest.mark.parametrize("time_steps", range(1, 9))
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
