@@ -8,6 +8,7 @@ need mmdet or mmseg live one scope deeper (``mmspike.det.SpikeRPNHead``,
 from mmengine.config import utils as _config_utils
 from mmengine.registry import HOOKS as _MMENGINE_HOOKS
 from mmengine.registry import METRICS as _MMENGINE_METRICS
+from mmengine.registry import MODEL_WRAPPERS as _MMENGINE_WRAPPERS
 from mmengine.registry import MODELS as _MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as _MMENGINE_CONSTRUCTORS
 from mmengine.registry import Registry
@@ -39,6 +40,12 @@ HOOKS = Registry(
         "mmspike.engine.exact_resume_hook",
         "mmspike.engine.atomic_checkpoint_hook",
     ],
+)
+MODEL_WRAPPERS = Registry(
+    "model wrapper",
+    parent=_MMENGINE_WRAPPERS,
+    scope="mmspike",
+    locations=["mmspike.engine.distributed"],
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",

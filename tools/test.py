@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from mmspike.checkpoints import load_whole
 from mmspike.deploy import switch_to_deploy
 from mmspike.engine.command_line import checkpoints_from_outside, make_parser, read_config
+from mmspike.engine.distributed import start_processes
 from mmspike.engine.testing import (
     augment_at_test_time,
     dump_predictions,
@@ -47,6 +48,7 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(str(error)) from error
     with checkpoints_from_outside():
+        start_processes(cfg)
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
         # mmengine would evaluate what happens to fit; --tta leaves a mask head out
         model = runner.model.module if args.tta else runner.model

@@ -11,6 +11,8 @@ from mmengine.runner import Runner
 
 from mmspike.engine.command_line import checkpoints_from_outside, make_parser, read_config
 from mmspike.engine.default_hooks import add_default_hooks
+from mmspike.engine.distributed import start_processes
+from mmspike.engine.latest_checkpoint import resume_from_latest
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,6 +64,8 @@ def main() -> None:
     apply_args(cfg, args)
     add_default_hooks(cfg)
     with checkpoints_from_outside():
+        resume_from_latest(cfg)
+        start_processes(cfg)
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
         runner.train()
 

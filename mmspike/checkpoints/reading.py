@@ -211,6 +211,7 @@ def _allowed() -> Iterator[None]:
     names += [(_method_of_history, "builtins.getattr")]
     names += [(PurePosixPath, f"pathlib.{kind}Path") for kind in ("PurePosix", "Posix")]
     before = set(torch.serialization.get_safe_globals())
+    HistoryBuffer()  # has mmengine register its own methods, which a resumed run asks for
     methods = dict(HistoryBuffer._statistics_methods)
     try:
         with torch.serialization.safe_globals([n for n in names if n not in before]):

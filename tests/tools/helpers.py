@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import resource
 import runpy
 import signal
+import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -44,26 +47,61 @@ def run(tool, *args, ok=True):
         *args: Its arguments.
         ok: Whether it is to succeed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out.txt"
-        out.touch()
-        process = _PROCESSES.Process(target=_main, args=(tool, [str(a) for a in args], out))
-        process.start()
-        try:
-            process.join(TIME_LIMIT)
-            text, code = out.read_text(), process.exitcode
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # with all that it started
-            process.join()
-    assert code is not None, f"{tool} took more than {TIME_LIMIT} s: {text[-6000:]}"
+    ((text, code),) = run_together(tool, *args)
     assert code >= 0, f"{tool} died of signal {-code}: {text[-6000:]}"
     assert (code == 0) is ok, text[-6000:]
     return text
 
 
-def _main(tool, args, out):
+def run_together(tool, *args, environments=({},), file_size=None):
+    """Run ``tools/<tool>`` in several processes at once; return what each prints, and its status.
+
+    Args:
+        tool: The script, relative to ``tools``.
+        *args: Its arguments.
+        environments: A process's additions to the environment, for each process.
+        file_size: Bytes beyond which a file cannot be written, as on a full disk.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        outs = [Path(folder) / f"out_{number}.txt" for number in range(len(environments))]
+        args = [str(a) for a in args]
+        processes = [
+            _PROCESSES.Process(target=_main, args=(tool, args, out, environment, file_size))
+            for out, environment in zip(outs, environments, strict=True)
+        ]
+        for out, process in zip(outs, processes, strict=True):
+            out.touch()
+            process.start()
+        try:
+            end = time.monotonic() + TIME_LIMIT
+            for process in processes:
+                process.join(end - time.monotonic())
+            results = [
+                (out.read_text(), p.exitcode) for out, p in zip(outs, processes, strict=True)
+            ]
+        finally:
+            for process in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # with all that it started
+                process.join()
+    for text, code in results:
+        assert code is not None, f"{tool} took more than {TIME_LIMIT} s: {text[-6000:]}"
+    return results
+
+
+def ranks(count=2):
+    """Environments of the processes of a distributed run, as torch's launcher sets them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
+def _main(tool, args, out, environment, file_size):
     os.setsid()  # a group of its own
+    os.environ.update(environment)
+    if file_size is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     with open(out, "w") as file:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

@@ -1,0 +1,110 @@
+"""Runs of several processes without accelerators, which mmengine and torch leave to their users.
+
+mmengine asks for the CUDA device of the rank and for the backend nccl, whatever the machine has; it
+hands ``DistributedDataParallel`` a device number, which that refuses for a model on the CPU; and
+torch's ``SyncBatchNorm`` refuses tensors there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import init_dist
+from mmengine.model import MMDistributedDataParallel
+from mmengine.utils.dl_utils import set_multi_processing
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.nn.functional import all_reduce
+
+from mmspike.registry import MODEL_WRAPPERS
+
+_WRAPPERS = (None, "MMDistributedDataParallel", "mmengine.MMDistributedDataParallel")
+
+
+def start_processes(cfg: Config) -> None:
+    """Join the other processes of a distributed run, if there is no accelerator.
+
+    The backend is gloo, and the model's wrapper :class:`DistributedOnCPU`. With an accelerator, or
+    without a launcher, nothing happens, and mmengine does what it does.
+
+    Args:
+        cfg: Config with ``launcher``; its ``model_wrapper_cfg`` is changed.
+    """
+    if cfg.get("launcher", "none") == "none" or get_device() != "cpu":
+        return
+    env_cfg = cfg.get("env_cfg") or {}
+    # before mmengine's init_dist, which would choose another way to start data workers
+    set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=True)
+    options = {**env_cfg.get("dist_cfg", {}), "backend": "gloo"}
+    with mock.patch.object(torch.cuda, "set_device"):
+        init_dist(cfg.launcher, **options)
+    unused = cfg.get("find_unused_parameters", False)
+    wrapper = cfg.get("model_wrapper_cfg") or {
+        "broadcast_buffers": False,  # mmengine's choice
+        "find_unused_parameters": unused,
+    }
+    if wrapper.get("type") in _WRAPPERS:
+        cfg.model_wrapper_cfg = {**wrapper, "type": "mmspike.DistributedOnCPU"}
+
+
+@MODEL_WRAPPERS.register_module()
+class DistributedOnCPU(MMDistributedDataParallel):
+    """mmengine's wrapper for a model on the CPU, whose synchronised norms work there.
+
+    Args:
+        module: The model.
+        device_ids: What mmengine passes; there is but one device.
+        **kwargs: See ``DistributedDataParallel``.
+    """
+
+    def __init__(self, module: nn.Module, device_ids: Any = None, **kwargs: Any) -> None:
+        for norm in module.modules():
+            if type(norm) is nn.SyncBatchNorm:
+                norm.__class__ = SyncBatchNormOnCPU
+        super().__init__(module, **kwargs)
+
+
+class SyncBatchNormOnCPU(nn.SyncBatchNorm):
+    """torch's ``SyncBatchNorm`` for tensors on the CPU: statistics of the batch of all processes.
+
+    With ``n`` values of a channel in all processes, ``mean = sum(x) / n`` and
+    ``var = sum((x - mean)^2) / n``, both differentiated through.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``[N, C, ...]``; ``N`` may differ from process to process, and be zero."""
+        if not self.training or dist.get_world_size(self.process_group) == 1:
+            return super().forward(x)
+        self._check_input_dim(x)
+        axes = [0, *range(2, x.dim())]
+        shape = [1, -1, *[1] * (x.dim() - 2)]
+        values = x.float()
+        count = torch.full_like(values[:1].sum(axes), x.numel() / x.size(1))
+        total, n = self._sum(torch.stack([values.sum(axes), count]))
+        mean = total / n.detach()
+        centred = values - mean.view(shape)
+        var = self._sum(centred.square().sum(axes)) / n.detach()
+        self._learn(mean.detach(), var.detach(), n.detach())
+        out = centred * (var + self.eps).rsqrt().view(shape)
+        if self.affine:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out.to(x.dtype)
+
+    def _sum(self, x: Tensor) -> Tensor:
+        return all_reduce(x, group=self.process_group or dist.group.WORLD)
+
+    @torch.no_grad()
+    def _learn(self, mean: Tensor, var: Tensor, n: Tensor) -> None:
+        if not self.track_running_stats:
+            return
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum
+        if momentum is None:
+            momentum = 1.0 / self.num_batches_tracked.item()
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        unbiased = var * n / (n - 1).clamp(min=1)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
