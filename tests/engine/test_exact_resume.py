@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from mmspike.checkpoints import read_checkpoint
 from tests.engine.tiny import BY_EPOCH, write_config
-from tests.tools.helpers import run, run_together
+from tests.tools.helpers import run_together
 
 WORKERS = """
 train_dataloader = dict(num_workers=2, persistent_workers=True)
@@ -19,6 +20,12 @@ randomness = dict(seed=None)
 """
 VALIDATE = """
 train_cfg = dict(val_interval=2)
+"""
+SAVE_EVERY_4 = """
+default_hooks = dict(checkpoint=dict(interval=4))
+"""
+SAVE_BY_EPOCH = """
+default_hooks = dict(checkpoint=dict(by_epoch=True, interval=1))
 """
 
 
@@ -60,50 +67,81 @@ def losses(work_dir):
     return logged
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_shapes, tmp_path_factory):
+    """Work dirs of trainings that never stop, load data in one process and do not validate."""
+    folder, done = tmp_path_factory.mktemp("whole"), {}
+
+    def get(kind, *changes, seed=0):
+        key = kind, changes, seed
+        if key not in done:
+            config = write_config(folder / f"{len(done)}.py", kind, tiny_shapes, *changes)
+            done[key] = folder / str(len(done))
+            options = [f"randomness.seed={seed}", "train_cfg.val_interval=100"]
+            train(config, done[key], "--cfg-options", *options)
+        return done[key]
+
+    return get
+
+
 @pytest.mark.parametrize(
-    ("kind", "changes", "kill_at"),
+    ("kind", "loop", "changes", "kill_at", "saved"),
     [
-        ("detector", (WORKERS, VALIDATE), 6),
-        ("segmentor", (NO_SEED,), 8),
-        ("segmentor", (BY_EPOCH, WORKERS), 6),
-        ("detector", (BY_EPOCH,), 8),
+        ("detector", (), (WORKERS, VALIDATE), 6, "iter_3"),
+        ("segmentor", (), (NO_SEED,), 8, "iter_6"),
+        ("detector", (BY_EPOCH,), (), 8, "iter_6"),
+        ("segmentor", (BY_EPOCH,), (SAVE_EVERY_4, WORKERS), 6, "iter_4"),
+        ("segmentor", (BY_EPOCH,), (SAVE_BY_EPOCH,), 6, "epoch_1"),
     ],
-    ids=["iterations", "no-seed", "mid-epoch", "two-epochs"],
+    ids=["iterations", "no-seed", "mid-epoch", "end-of-epoch", "epochs"],
 )
-def test_a_killed_run_goes_on_to_the_same_bits(kind, changes, kill_at, tiny_shapes, tmp_path):
-    config = write_config(tmp_path / "config.py", kind, tiny_shapes, *changes)
+def test_a_killed_run_goes_on_to_the_same_bits(
+    kind, loop, changes, kill_at, saved, whole, tiny_shapes, tmp_path
+):
+    config = write_config(tmp_path / "config.py", kind, tiny_shapes, *loop, *changes)
     kill = [{"type": "KillAt", "iteration": kill_at}]
-    killed = write_config(tmp_path / "killed.py", kind, tiny_shapes, *changes, custom_hooks=kill)
-    train(killed, tmp_path / "resumed", killed=True)
-    saved = (kill_at - 1) // 3 * 3
-    out = train(config, tmp_path / "resumed", "--resume")
-    assert f"iter: {saved}" in out
-    assert "ExactResumeHook: " not in out
-    # without a seed in the config, the whole run needs the one that the killed run drew
-    seed = read_checkpoint(tmp_path / f"resumed/iter_{saved}.pth").content["meta"]["seed"]
-    train(config, tmp_path / "whole", "--cfg-options", f"randomness.seed={seed}")
-    assert differences(tmp_path / "whole/iter_8.pth", tmp_path / "resumed/iter_8.pth") == []
-    whole, resumed = losses(tmp_path / "whole"), losses(tmp_path / "resumed")
-    assert len(whole) == 8
-    assert whole == resumed
-
-
-def test_neither_workers_nor_validation_change_a_training(tiny_shapes, tmp_path):
-    """Nor does what mmengine's data loader draws."""
-    for name, changes in {"plain": (), "other": (WORKERS, VALIDATE)}.items():
-        config = write_config(tmp_path / f"{name}.py", "segmentor", tiny_shapes, *changes)
-        train(config, tmp_path / name)
-    assert differences(tmp_path / "plain/iter_8.pth", tmp_path / "other/iter_8.pth") == []
-    assert losses(tmp_path / "plain") == losses(tmp_path / "other")
-
-
-def test_other_conditions_are_named(tiny_shapes, tmp_path):
-    config = write_config(tmp_path / "config.py", "segmentor", tiny_shapes)
-    train(config, tmp_path / "work", "--cfg-options", "train_cfg.max_iters=3")
-    out = train(
-        config, tmp_path / "work", "--resume", "--cfg-options", "train_dataloader.batch_size=3"
+    killed = write_config(
+        tmp_path / "killed.py", kind, tiny_shapes, *loop, *changes, custom_hooks=kill
     )
+    work_dir = tmp_path / "work"
+    train(killed, work_dir, killed=True)
+    out = train(config, work_dir, "--resume")
+    assert f"Load checkpoint from {work_dir}/{saved}.pth" in out
+    assert "ExactResumeHook: " not in out
+    # a run without a seed in the config has the one that the killed run drew
+    seed = read_checkpoint(work_dir / f"{saved}.pth").content["meta"]["seed"]
+    reference = whole(kind, *loop, seed=seed)
+    last = work_dir / ("epoch_2.pth" if saved == "epoch_1" else "iter_8.pth")
+    assert differences(reference / "iter_8.pth", last) == []
+    assert len(losses(reference)) == 8
+    assert losses(reference) == losses(work_dir)
+    assert all(0.1 < row["grad_norm"] < 100 for row in losses(work_dir).values())
+
+
+@pytest.fixture(scope="module")
+def begun(tiny_shapes, tmp_path_factory):
+    """A config and the work dir of its first three iterations."""
+    folder = tmp_path_factory.mktemp("begun")
+    config = write_config(folder / "config.py", "segmentor", tiny_shapes)
+    train(config, folder / "work", "--cfg-options", "train_cfg.max_iters=3")
+    return config, folder / "work"
+
+
+def test_other_conditions_are_named(begun, tmp_path):
+    config, work_dir = begun
+    shutil.copytree(work_dir, tmp_path / "work")
+    options = ["train_dataloader.batch_size=3", "train_cfg.max_iters=4"]
+    out = train(config, tmp_path / "work", "--resume", "--cfg-options", *options)
     assert "will not end with the same numbers: batch_size 3 instead of 2" in out
+
+
+def test_a_checkpoint_of_mmengines_own_training_goes_on_with_a_warning(begun, tmp_path):
+    config, work_dir = begun
+    content = read_checkpoint(work_dir / "iter_3.pth").content
+    del content["exact_resume"]
+    torch.save(content, tmp_path / "iter_3.pth")
+    args = ["--resume", tmp_path / "iter_3.pth", "--cfg-options", "train_cfg.max_iters=4"]
+    assert "it was written without this hook" in train(config, tmp_path / "work", *args)
 
 
 def test_a_checkpoint_between_two_steps_of_the_optimizer_is_named(tiny_shapes, tmp_path):
@@ -111,14 +149,3 @@ def test_a_checkpoint_between_two_steps_of_the_optimizer_is_named(tiny_shapes, t
     options = ["optim_wrapper.accumulative_counts=2", "train_cfg.max_iters=4"]
     out = train(config, tmp_path / "work", "--cfg-options", *options)
     assert "Save every multiple of 2 iterations" in out
-
-
-def test_a_checkpoint_of_mmengines_own_training_goes_on_with_a_warning(tiny_shapes, tmp_path):
-    config = write_config(tmp_path / "config.py", "segmentor", tiny_shapes)
-    train(config, tmp_path / "work", "--cfg-options", "train_cfg.max_iters=3")
-    file = tmp_path / "work/iter_3.pth"
-    content = read_checkpoint(file).content
-    del content["exact_resume"]
-    torch.save(content, file)
-    out = run("train.py", config, "--work-dir", tmp_path / "work", "--resume", file)
-    assert "it was written without this hook" in out

@@ -19,10 +19,10 @@ _base_ = "{ROOT}/configs/mask_rcnn_metaspike_shapes.py"
 size = ({SIZE}, {SIZE})
 model = dict(
     backbone=dict(
-        arch=dict(embed_dims=[8, 16, 32, 48], num_heads=2), attn_init_size=size,
+        arch=dict(embed_dims=[16, 32, 64, 96], num_heads=2), attn_init_size=size,
         drop_path_rate=0.2,
     ),
-    neck=dict(in_channels=[8, 16, 32, 48], out_channels=16),
+    neck=dict(in_channels=[16, 32, 64, 96], out_channels=16),
     rpn_head=dict(in_channels=16, feat_channels=16),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=16),
@@ -40,11 +40,11 @@ _base_ = "{ROOT}/configs/semantic_fpn_metaspike_shapes.py"
 model = dict(
     data_preprocessor=dict(size=({SIZE}, {SIZE})),
     backbone=dict(
-        arch=dict(embed_dims=[8, 16, 32, 48], num_heads=2),
+        arch=dict(embed_dims=[16, 32, 64, 96], num_heads=2),
         attn_init_size=({SIZE}, {SIZE}),
         drop_path_rate=0.2,
     ),
-    neck=dict(in_channels=[8, 16, 32, 48], out_channels=16),
+    neck=dict(in_channels=[16, 32, 64, 96], out_channels=16),
     decode_head=dict(in_channels=[16] * 3, channels=16, dropout_ratio=0.1),
 )
 """
@@ -66,10 +66,8 @@ custom_imports = dict(imports=["tests.engine.tiny"])
 KINDS = {"detector": DETECTOR, "segmentor": SEGMENTOR}
 BY_EPOCH = """
 train_dataloader = dict(sampler=dict(type="DefaultSampler", shuffle=True))
-train_cfg = dict(
-    _delete_=True, type="EpochBasedTrainLoop", max_epochs=2, val_interval=1
-)
-"""
+train_cfg = dict(_delete_=True, type="EpochBasedTrainLoop", max_epochs=2, val_interval=1)
+"""  # of 4 iterations
 
 
 def write_config(path: Path, kind: str, data_root: Path, *changes: str, **settings) -> Path:
