@@ -22,12 +22,11 @@ def add_default_hooks(cfg: Config) -> None:
     given = list(cfg.get("custom_hooks") or [])
     names = {hook["type"] if isinstance(hook, dict) else type(hook).__name__ for hook in given}
     cfg.custom_hooks = given + [{"type": t} for t in DEFAULT_HOOKS if t not in names]
-    default_hooks = cfg.setdefault("default_hooks", {})
-    if default_hooks is None:
-        cfg.default_hooks = default_hooks = {}
-    if "checkpoint" not in default_hooks:
-        default_hooks["checkpoint"] = {"type": CHECKPOINT_HOOK, "interval": 1}
-    checkpoint = default_hooks["checkpoint"]
+    if cfg.get("default_hooks") is None:
+        cfg.default_hooks = {}
+    checkpoint = cfg.default_hooks.setdefault(
+        "checkpoint", {"type": "CheckpointHook", "interval": 1}
+    )
     plain = ("CheckpointHook", "mmengine.CheckpointHook")
     if isinstance(checkpoint, dict) and checkpoint.get("type") in plain:
-        checkpoint["type"] = CHECKPOINT_HOOK
+        cfg.default_hooks.checkpoint = {**checkpoint, "type": CHECKPOINT_HOOK}

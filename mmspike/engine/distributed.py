@@ -1,4 +1,4 @@
-"""Runs of several processes without accelerators, which mmengine and torch leave to their users.
+"""Runs of several processes, also without accelerators, which mmengine and torch do not offer.
 
 mmengine asks for the CUDA device of the rank and for the backend nccl, whatever the machine has; it
 hands ``DistributedDataParallel`` a device number, which that refuses for a model on the CPU; and
@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import init_dist
+from mmengine.dist import broadcast, init_dist
 from mmengine.model import MMDistributedDataParallel
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import Tensor, nn
@@ -26,29 +26,43 @@ _WRAPPERS = (None, "MMDistributedDataParallel", "mmengine.MMDistributedDataParal
 
 
 def start_processes(cfg: Config) -> None:
-    """Join the other processes of a distributed run, if there is no accelerator.
+    """Prepare a distributed run, and join its other processes if there is no accelerator.
 
-    The backend is gloo, and the model's wrapper :class:`DistributedOnCPU`. With an accelerator, or
-    without a launcher, nothing happens, and mmengine does what it does.
+    Running statistics become those of rank 0 in each step, unless ``model_wrapper_cfg`` says
+    otherwise: a checkpoint holds no others, and blocks with a padding (``RepConv``) compute with
+    them in training. Without an accelerator, the backend is gloo, and the model's wrapper
+    :class:`DistributedOnCPU`. Without a launcher, nothing happens.
 
     Args:
         cfg: Config with ``launcher``; its ``model_wrapper_cfg`` is changed.
     """
-    if cfg.get("launcher", "none") == "none" or get_device() != "cpu":
+    if cfg.get("launcher", "none") == "none":
         return
+    wrapper = cfg.get("model_wrapper_cfg") or {
+        "type": "MMDistributedDataParallel",
+        "find_unused_parameters": cfg.get("find_unused_parameters", False),
+        "broadcast_buffers": True,
+    }
+    if get_device() == "cpu":
+        _join_on_cpu(cfg)
+        if wrapper.get("type") in _WRAPPERS:
+            wrapper = {**wrapper, "type": "mmspike.DistributedOnCPU"}
+    cfg.model_wrapper_cfg = wrapper
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the buffers of rank 0, running statistics among them."""
+    for buffer in model.buffers():
+        broadcast(buffer)
+
+
+def _join_on_cpu(cfg: Config) -> None:
     env_cfg = cfg.get("env_cfg") or {}
     # before mmengine's init_dist, which would choose another way to start data workers
     set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=True)
     options = {**env_cfg.get("dist_cfg", {}), "backend": "gloo"}
     with mock.patch.object(torch.cuda, "set_device"):
         init_dist(cfg.launcher, **options)
-    unused = cfg.get("find_unused_parameters", False)
-    wrapper = cfg.get("model_wrapper_cfg") or {
-        "broadcast_buffers": False,  # mmengine's choice
-        "find_unused_parameters": unused,
-    }
-    if wrapper.get("type") in _WRAPPERS:
-        cfg.model_wrapper_cfg = {**wrapper, "type": "mmspike.DistributedOnCPU"}
 
 
 @MODEL_WRAPPERS.register_module()

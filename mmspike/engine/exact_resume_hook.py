@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
+from mmspike.engine.distributed import share_buffers
 from mmspike.engine.seeded_batches import SeededBatches, seed_batches, seed_everything
 from mmspike.registry import HOOKS
 
@@ -60,12 +61,16 @@ class ExactResumeHook(Hook):
             return
         if runner.iter == 0:
             return
-        if isinstance(loop, EpochBasedTrainLoop):
+        if not isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop):
+            runner.logger.warning(
+                f"ExactResumeHook: how a {type(loop).__name__} goes on is not known; the run may "
+                "differ from one that never stopped"
+            )
+        elif isinstance(loop, EpochBasedTrainLoop):
             self._done = self._batches_done(runner)
             self._batches.first = runner.epoch * len(loop.dataloader) + self._done
         else:
-            self._batches.first = runner.iter
-            loop.dataloader_iterator.skip_iter = lambda count: None  # it is done here
+            self._skip(runner)
         self._restore(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -87,6 +92,10 @@ class ExactResumeHook(Hook):
         """Seed what the model draws in this step."""
         seed_everything(runner.seed, runner.iter, 0)
 
+    def before_val(self, runner: Runner) -> None:
+        """Have all processes evaluate what rank 0 saves."""
+        share_buffers(runner.model)
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add to the checkpoint what a resumed run needs."""
         loader = runner.train_loop.dataloader
@@ -98,6 +107,20 @@ class ExactResumeHook(Hook):
                 f"{counts} iterations: the gradients so far are not in it. Save every multiple of "
                 f"{counts} iterations"
             )
+
+    def _skip(self, runner: Runner) -> None:
+        """Leave out batches in the place of mmengine, which may load them, and numbers none."""
+        iterator = runner.train_loop.dataloader_iterator
+        sampler = _sampler(runner.train_loop.dataloader)
+
+        def next_epoch() -> None:
+            iterator._epoch += 1
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(iterator._epoch)
+
+        self._batches.first = runner.iter
+        self._batches.next_epoch = next_epoch
+        iterator.skip_iter = lambda count: None
 
     def _batches_done(self, runner: Runner) -> int:
         length = len(runner.train_loop.dataloader)

@@ -9,7 +9,7 @@ not matter then, nor the number of ranks that share a batch.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -58,6 +58,8 @@ class SeededBatches:
     Attributes:
         number: Number of the batch that the inner sampler gives next, counted over all epochs.
         first: Batches of lower numbers are left out, and nothing of them is loaded.
+        next_epoch: Called where the sampler ends before that batch, to go on with its next round;
+            ``None`` ends there.
     """
 
     def __init__(self, batches: Any, seed: int) -> None:
@@ -65,13 +67,19 @@ class SeededBatches:
         self.seed = seed
         self.number = 0
         self.first = 0
+        self.next_epoch: Callable[[], None] | None = None
 
     def __iter__(self) -> Iterator[SeededBatch]:
         rank, world_size = get_dist_info()
-        for indices in self.batches:
-            number, self.number = self.number, self.number + 1
-            if number >= self.first:
-                yield SeededBatch(indices, (self.seed, number), rank, world_size)
+        while True:
+            begin = self.number
+            for indices in self.batches:
+                number, self.number = self.number, self.number + 1
+                if number >= self.first:
+                    yield SeededBatch(indices, (self.seed, number), rank, world_size)
+            if self.next_epoch is None or self.number > self.first or self.number == begin:
+                return
+            self.next_epoch()
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -18,8 +18,11 @@ train_dataloader = dict(num_workers=2, persistent_workers=True)
 NO_SEED = """
 randomness = dict(seed=None)
 """
+FINITE = """
+train_dataloader = dict(sampler=dict(type="DefaultSampler", shuffle=True))
+"""  # a round of 4 iterations after another
 VALIDATE = """
-train_cfg = dict(val_interval=2)
+train_cfg = dict(val_interval=2, val_begin=1)
 """
 SAVE_EVERY_4 = """
 default_hooks = dict(checkpoint=dict(interval=4))
@@ -77,7 +80,7 @@ def whole(tiny_shapes, tmp_path_factory):
         if key not in done:
             config = write_config(folder / f"{len(done)}.py", kind, tiny_shapes, *changes)
             done[key] = folder / str(len(done))
-            options = [f"randomness.seed={seed}", "train_cfg.val_interval=100"]
+            options = [f"randomness.seed={seed}", "train_cfg.val_begin=100"]
             train(config, done[key], "--cfg-options", *options)
         return done[key]
 
@@ -87,13 +90,13 @@ def whole(tiny_shapes, tmp_path_factory):
 @pytest.mark.parametrize(
     ("kind", "loop", "changes", "kill_at", "saved"),
     [
-        ("detector", (), (WORKERS, VALIDATE), 6, "iter_3"),
-        ("segmentor", (), (NO_SEED,), 8, "iter_6"),
+        ("detector", (), (WORKERS, VALIDATE, NO_SEED), 6, "iter_3"),
+        ("segmentor", (FINITE,), (), 8, "iter_6"),
         ("detector", (BY_EPOCH,), (), 8, "iter_6"),
         ("segmentor", (BY_EPOCH,), (SAVE_EVERY_4, WORKERS), 6, "iter_4"),
         ("segmentor", (BY_EPOCH,), (SAVE_BY_EPOCH,), 6, "epoch_1"),
     ],
-    ids=["iterations", "no-seed", "mid-epoch", "end-of-epoch", "epochs"],
+    ids=["iterations", "rounds", "mid-epoch", "end-of-epoch", "epochs"],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(
     kind, loop, changes, kill_at, saved, whole, tiny_shapes, tmp_path

@@ -15,7 +15,7 @@ import torch
 
 from mmspike.checkpoints import read_checkpoint
 from tests.conftest import ROOT
-from tests.engine.test_exact_resume import differences
+from tests.engine.test_exact_resume import VALIDATE, differences
 from tests.engine.tiny import write_config
 from tests.tools.helpers import ranks, run, run_together
 
@@ -28,6 +28,7 @@ optim_wrapper = dict(
 )
 param_scheduler = []
 train_cfg = dict(max_iters=1)
+default_hooks = dict(checkpoint=dict(interval=1))
 """
 PLAIN = """
 model = dict(backbone=dict(drop_path_rate=0.0), decode_head=dict(dropout_ratio=0.0))
@@ -40,7 +41,8 @@ train_dataloader = dict(batch_size=1, sampler=dict(shuffle=False))
 
 def gradient(config, work_dir, *options, processes=1):
     """Train one step and return the gradient, as one vector."""
-    args = ["--work-dir", work_dir, "--cfg-options", "val_cfg=None", *options]
+    args = ["--work-dir", work_dir]
+    args += ["--cfg-options", *options] if options else []
     if processes == 1:
         run("train.py", config, *args)
     else:
@@ -53,7 +55,7 @@ def train_together(config, *args):
     results = run_together("train.py", config, "--launcher", "pytorch", *args, environments=ranks())
     for text, code in results:
         assert code == 0, text[-6000:]
-    return results[0][0]
+    return [text for text, _ in results]
 
 
 def distance(a, b):
@@ -151,5 +153,15 @@ def test_a_killed_rank_ends_the_run_by_name_and_two_nodes_resume_it(tiny_shapes,
     for script in scripts:
         out, _ = script.communicate(timeout=120)
         assert script.returncode == 0, out[-6000:]
-    train_together(config, "--work-dir", tmp_path / "whole")
+    say = write_config(
+        tmp_path / "say.py",
+        "segmentor",
+        tiny_shapes,
+        VALIDATE,
+        custom_hooks=[{"type": "SayBuffers"}],
+    )
+    texts = train_together(say, "--work-dir", tmp_path / "whole")
+    evaluated_with = [re.findall("buffers: .*", text) for text in texts]
+    assert len(set(evaluated_with[0])) == 4
+    assert evaluated_with[0] == evaluated_with[1]
     assert differences(tmp_path / "whole/iter_8.pth", tmp_path / "work/iter_8.pth") == []

@@ -34,6 +34,7 @@ model = dict(
     test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=5)),
 )
 val_evaluator = dict(ann_file="ROOT/annotations/val.json")
+test_evaluator = val_evaluator
 """
 SEGMENTOR = f"""
 _base_ = "{ROOT}/configs/semantic_fpn_metaspike_shapes.py"
@@ -56,7 +57,7 @@ val_dataloader = dict(
     batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(data_root="ROOT/")
 )
 test_dataloader = val_dataloader
-train_cfg = dict(max_iters=8, val_interval=100)
+train_cfg = dict(max_iters=8, val_interval=100, val_begin=100)
 param_scheduler = [dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=6)]
 default_hooks = dict(
     logger=dict(interval=1), checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=3)
@@ -107,3 +108,12 @@ class KillAt(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter + 1 == self.iteration and runner.rank == self.rank:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+@HOOKS.register_module()
+class SayBuffers(Hook):
+    """Print what a process evaluates with, to the last bit."""
+
+    def before_val_epoch(self, runner):
+        total = sum(b.double().sum() for b in runner.model.buffers() if b.is_floating_point())
+        print(f"buffers: {total.item().hex()}", flush=True)
