@@ -8,18 +8,22 @@ depth is really applied.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.checkpoint import checkpointed
+from mmspike.layers.checks import is_doubling
 from mmspike.layers.conv import (
     SeparableConv,
     SpikeChain,
@@ -31,7 +35,7 @@ from mmspike.layers.conv import (
 from mmspike.layers.drop import DropPath
 from mmspike.layers.memory import in_fastest_format
 from mmspike.layers.time import mean_over_time, repeat_over_time
-from mmspike.neurons import build_neuron
+from mmspike.neurons import build_neuron, neuron_takes
 from mmspike.registry import MODELS
 
 ARCHS: dict[str, dict[str, Any]] = {
@@ -141,11 +145,16 @@ class MetaSpikeFormer(BaseModule):
         time_steps: Steps T that the image is shown; not part of a checkpoint.
         in_channels: Channels of the image.
         out_indices: Maps to return: 0 the stem (stride 2), 1 to 4 the stages (4, 8, 16, 16).
+            Stages behind the last one are not computed and take no gradient. ``None`` means
+            ``(1, 2, 3, 4)``, and with ``decode="mean"`` one map per stride, ``(1, 2, 4)``: ordinary
+            necks and anchors take each map for one of twice the stride of the one before. A warning
+            tells where that is not so, except in segmentors, whose heads resize what they read.
         decode: ``None`` returns sequences of membrane potentials, ``"mean"`` their average over
             time, which any ordinary neck or head takes.
-        neuron_cfg: Config of the neurons; ``None`` means ``dict(type="mmspike.LIF")``.
+        neuron_cfg: Config of the neurons, see :func:`mmspike.neurons.build_neuron`; ``None`` means
+            the model's ``neuron_cfg``, or ``dict(type="mmspike.LIF")``.
         attn_neuron_cfg: What the neuron behind the attention has different; ``None`` means
-            ``dict(v_threshold=0.5)``.
+            ``dict(v_threshold=0.5)``, or nothing where the neuron has no threshold.
         attn_init_size: Height and width of the images that a training from scratch sees: q, k and v
             then start at the rate at which the attention, which sums over the image, neither is
             silent nor saturates. ``None`` leaves their norms at unit scale, as published.
@@ -161,7 +170,7 @@ class MetaSpikeFormer(BaseModule):
             takes published classification checkpoints, ours, and those of whole models.
 
     Raises:
-        ValueError: If the architecture, an index, ``decode``, ``time_steps``,
+        ValueError: If the architecture, an index, ``decode``, ``time_steps``, ``attn_neuron_cfg``,
             ``attn_init_size``, ``frozen_stages``, ``drop_path_rate`` or ``with_cp`` is not one of
             the above.
 
@@ -178,7 +187,7 @@ class MetaSpikeFormer(BaseModule):
         arch: str | dict[str, Any] = "15M",
         time_steps: int = 1,
         in_channels: int = 3,
-        out_indices: Sequence[int] = (1, 2, 3, 4),
+        out_indices: Sequence[int] | None = None,
         decode: str | None = None,
         neuron_cfg: dict[str, Any] | None = None,
         attn_neuron_cfg: dict[str, Any] | None = None,
@@ -195,6 +204,8 @@ class MetaSpikeFormer(BaseModule):
         ok = type(time_steps) is int and time_steps >= 1
         self.time_steps = _check("time_steps", time_steps, ok, "a whole number of at least 1")
         self.decode = _check("decode", decode, decode in (None, "mean"), "None or 'mean'")
+        if out_indices is None:
+            out_indices = (1, 2, 4) if decode else (1, 2, 3, 4)
         self.out_indices = tuple(out_indices)
         ok = self.out_indices and set(self.out_indices) <= set(range(5))
         _check("out_indices", out_indices, ok, "some of 0 (the stem) to 4")
@@ -202,8 +213,7 @@ class MetaSpikeFormer(BaseModule):
             "frozen_stages", frozen_stages, -1 <= frozen_stages <= 4, "-1 (none) to 4"
         )
         _check("drop_path_rate", drop_path_rate, 0 <= drop_path_rate < 1, "in [0, 1)")
-        if attn_neuron_cfg is None:
-            attn_neuron_cfg = {"v_threshold": 0.5}
+        attn_neuron_cfg = _read_attn_neuron(attn_neuron_cfg, neuron_cfg)
         init_pixels = None
         if attn_init_size is not None:
             sizes = attn_init_size if isinstance(attn_init_size, list | tuple) else ()
@@ -224,6 +234,8 @@ class MetaSpikeFormer(BaseModule):
         self.out_channels = [widths[i] for i in self.out_indices]
         strides = list(accumulate(STRIDES, lambda a, b: a * b))
         self.out_strides = [strides[i] for i in self.out_indices]
+        if decode is not None and not is_doubling(self.out_strides):
+            _warn_of_strides(self.out_indices, self.out_strides)
         self._freeze()
 
     def forward(self, img: Tensor) -> tuple[Tensor, ...]:
@@ -310,12 +322,41 @@ class MetaSpikeFormer(BaseModule):
     def _freeze(self) -> None:
         for stage in self.stages[: self.frozen_stages + 1]:
             stage.eval().requires_grad_(False)
+        for stage in self.stages[max(self.out_indices) + 1 :]:  # which nothing reads
+            stage.eval().requires_grad_(False)
 
 
 def _check(name: str, value: Any, ok: bool, expected: str) -> Any:
     if not ok:
         raise ValueError(f"MetaSpikeFormer: {name} must be {expected}, got {value!r}")
     return value
+
+
+def _warn_of_strides(indices: tuple[int, ...], strides: list[int]) -> None:
+    scope = DefaultScope.get_current_instance()
+    if scope is not None and scope.scope_name == "mmseg":  # whose heads resize what they read
+        return
+    print_log(
+        f"MetaSpikeFormer: out_indices={indices} give maps of strides {strides}. An ordinary neck, "
+        "such as mmdet's FPN, takes each for twice the stride of the one before, and its levels do "
+        "not lie where the anchors of RetinaNet, Faster R-CNN or Cascade R-CNN are; "
+        "out_indices=(1, 2, 4) gives strides 4, 8, 16",
+        "current",
+        level=logging.WARNING,
+    )
+
+
+def _read_attn_neuron(
+    change: dict[str, Any] | None, neuron_cfg: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What the neuron behind the attention has different."""
+    if change is None:
+        return {"v_threshold": 0.5} if neuron_takes(neuron_cfg, "v_threshold") else {}
+    of = change if "type" in change else neuron_cfg
+    for name in set(change) - {"type"}:
+        ok = neuron_takes(of, name)
+        _check("attn_neuron_cfg", change, ok, f"what the neuron takes, which has no {name!r}")
+    return change
 
 
 def _read_arch(arch: str | dict[str, Any]) -> tuple[tuple[int, ...], int]:

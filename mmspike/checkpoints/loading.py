@@ -24,6 +24,7 @@ from mmspike.checkpoints.sources import (
     sort_checkpoint,
     strip_wrappers,
 )
+from mmspike.neurons.build import neuron_state_names
 
 
 def load_pretrained(
@@ -38,7 +39,8 @@ def load_pretrained(
     The file may be a published classification checkpoint, a state dict, a checkpoint of this
     project's, or that of a whole detector or segmentor, whose backbone is taken; of ``torch.save``
     or safetensors. The number of time steps is not in a checkpoint: any fits any. A classifier gets
-    its heads too. The model is changed only if everything fits.
+    its heads too. What neurons learn (a ParametricLIFNode its time constant) keeps its start where
+    the file has none. The model is changed only if everything fits.
 
     Args:
         model: ``MetaSpikeFormer``, or a model with one as its ``backbone``.
@@ -71,6 +73,9 @@ def load_pretrained(
     offered = {part + name: tensor for name, tensor in source.backbone.items()}
     if "head.weight" in targets:  # a classifier takes all heads, or says that it has not as many
         offered |= source.heads
+    learnt = neuron_state_names(model)
+    if not learnt & offered.keys():  # the file is of other neurons
+        targets = {name: tensor for name, tensor in targets.items() if name not in learnt}
     report = _compare(str(checkpoint.path), source, part, offered, targets)
     if strict and not report.fits:
         raise CheckpointError(explain_misfit(report, source, targets, part))

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmspike.deploy.folding import FoldedRepConv, fold_norm, fold_rep_convs
 from mmspike.deploy.packed import PackedConv2d, PackedLinear, can_pack
 from mmspike.layers.attention import SpikeDrivenSelfAttention
-from mmspike.layers.conv import SpikeLayer
+from mmspike.layers.conv import RepConv, SpikeLayer
 
 REP_CONV_FORMS = ("cheapest", "conv3x3")
 
@@ -77,9 +77,8 @@ def switch_to_deploy(
     report = DeployReport()
     model.eval()
     for module in list(model.modules()):
-        if isinstance(module, SpikeDrivenSelfAttention) and module.qkv_conv is None:
-            _fold_attention(module, rep_conv)
-            report.attentions += 1
+        if isinstance(module, SpikeDrivenSelfAttention) and isinstance(module.proj_conv, RepConv):
+            report.attentions += _fold_attention(module, rep_conv)
             report.folded += 12
         elif isinstance(module, SpikeLayer) and _can_fold(module.norm):
             last = module.layer[-1] if isinstance(module.layer, nn.Sequential) else module.layer
@@ -97,18 +96,22 @@ def _can_fold(norm: nn.Module) -> bool:
     return isinstance(norm, _BatchNorm) and norm.running_mean is not None
 
 
-def _fold_attention(module: SpikeDrivenSelfAttention, rep_conv: str) -> None:
+def _fold_attention(module: SpikeDrivenSelfAttention, rep_conv: str) -> bool:
+    """Fold the norms; join q, k and v if one neuron can read all three, and say whether."""
     build = FoldedRepConv if rep_conv == "cheapest" else fold_rep_convs
-    parts = {
-        "qkv_conv": [(getattr(module, f"{n}_conv"), getattr(module, f"{n}_norm")) for n in "qkv"],
-        "proj_conv": [(module.proj_conv, module.proj_norm)],
-    }
-    for name, pairs in parts.items():
-        setattr(module, name, build(*zip(*pairs, strict=True)).eval())
+    module.proj_conv = build([module.proj_conv], [module.proj_norm]).eval()
     module.proj_norm = nn.Identity()
+    pairs = [(getattr(module, f"{n}_conv"), getattr(module, f"{n}_norm")) for n in "qkv"]
+    if any(getattr(module, f"{n}_neuron").state_dict() for n in "qkv"):  # each learnt its own
+        for name, (conv, norm) in zip("qkv", pairs, strict=True):
+            setattr(module, f"{name}_conv", build([conv], [norm]).eval())
+            setattr(module, f"{name}_norm", nn.Identity())
+        return False
+    module.qkv_conv = build(*zip(*pairs, strict=True)).eval()
     for name in ("q_conv", "k_conv", "v_conv", "q_norm", "k_norm", "v_norm"):
         delattr(module, name)
     del module.k_neuron, module.v_neuron  # the neuron of q reads all three
+    return True
 
 
 def _pack(model: nn.Module) -> int:

@@ -39,8 +39,8 @@ class SpikeConvFCBBoxHead(ConvFCBBoxHead):
         del self.relu
         if init_cfg is None:  # mmdet's, less its Xavier, which a norm's vectors refuse
             self.init_cfg = [c for c in self.init_cfg if c["type"] != "Xavier"]
-        self.cls_neuron = build_neuron(neuron_cfg)
-        self.reg_neuron = build_neuron(neuron_cfg)
+        self.cls_neuron = build_neuron(neuron_cfg) if self.with_cls else None
+        self.reg_neuron = build_neuron(neuron_cfg) if self.with_reg else None
 
     def _add_conv_fc_branch(
         self, *args: Any, **kwargs: Any

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from mmdet.models.detectors import FasterRCNN, MaskRCNN
+from mmdet.models.necks import FPN
 from torch import nn
 
-from mmspike.layers.checks import expect, expect_neck_fits
+from mmspike.layers.checks import expect, expect_neck_fits, is_doubling
+from mmspike.neurons import default_neuron
 from mmspike.registry import DET_MODELS
 
 
@@ -24,14 +26,8 @@ def check_parts(detector: nn.Module) -> None:
     """
     backbone, neck = detector.backbone, getattr(detector, "neck", None)
     expect_neck_fits(backbone, neck)
-    strides = getattr(neck, "out_strides", None)
+    strides = getattr(neck, "out_strides", None) or _strides_of_ordinary(neck, backbone)
     if strides is None:
-        given = getattr(backbone, "out_strides", [])
-        if len(set(given)) < len(given):
-            raise ValueError(
-                f"the backbone's maps lie at strides {given}, but the neck expects each at twice "
-                "the one before; choose backbone.out_indices with one map per stride, or SpikeFPN"
-            )
         return
     for name in ("rpn_head", "bbox_head"):
         head = getattr(detector, name, None)
@@ -52,6 +48,25 @@ def check_parts(detector: nn.Module) -> None:
             expect(f"roi_head.{name}.out_channels", given, what, neck.out_channels)
 
 
+def _strides_of_ordinary(neck: nn.Module | None, backbone: nn.Module) -> list[int] | None:
+    """Strides of the levels of mmdet's FPN on a backbone that tells its strides.
+
+    Raises:
+        ValueError: If the backbone's maps are not each of twice the stride of the one before.
+    """
+    given = getattr(backbone, "out_strides", None)
+    if given is None:
+        return None
+    if not is_doubling(given):
+        raise ValueError(
+            f"the backbone's maps lie at strides {given}, but the neck expects each at twice "
+            "the one before; choose backbone.out_indices with one map per stride, or SpikeFPN"
+        )
+    if not isinstance(neck, FPN):
+        return None
+    return [given[neck.start_level] * 2**i for i in range(neck.num_outs)]
+
+
 def _parts(roi_head: nn.Module | None, name: str) -> list[nn.Module]:
     """The modules of that name: none, one, or one per stage of a cascade."""
     part = getattr(roi_head, name, None)
@@ -62,17 +77,31 @@ def _parts(roi_head: nn.Module | None, name: str) -> list[nn.Module]:
 
 @DET_MODELS.register_module()
 class SpikeFasterRCNN(FasterRCNN):
-    """mmdet's Faster R-CNN whose parts are checked against one another when it is built."""
+    """mmdet's Faster R-CNN whose parts are checked against one another when it is built.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    Args:
+        *args: Those of ``mmdet.models.FasterRCNN``.
+        neuron_cfg: Config of all neurons of parts whose own config names none.
+        **kwargs: Those of ``mmdet.models.FasterRCNN``.
+    """
+
+    def __init__(self, *args: Any, neuron_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        with default_neuron(neuron_cfg):
+            super().__init__(*args, **kwargs)
         check_parts(self)
 
 
 @DET_MODELS.register_module()
 class SpikeMaskRCNN(MaskRCNN):
-    """mmdet's Mask R-CNN whose parts are checked against one another when it is built."""
+    """mmdet's Mask R-CNN whose parts are checked against one another when it is built.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    Args:
+        *args: Those of ``mmdet.models.MaskRCNN``.
+        neuron_cfg: Config of all neurons of parts whose own config names none.
+        **kwargs: Those of ``mmdet.models.MaskRCNN``.
+    """
+
+    def __init__(self, *args: Any, neuron_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        with default_neuron(neuron_cfg):
+            super().__init__(*args, **kwargs)
         check_parts(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
@@ -42,10 +43,8 @@ class SpikeSingleRoIExtractor(SingleRoIExtractor):
                 f"SpikeSingleRoIExtractor: out_channels={self.out_channels}, but the maps have "
                 f"{channels} channels (shape {tuple(feats[0].shape)}, [B, T, C, H, W])"
             )
-        self.out_channels = time_steps * channels  # the host sizes its result by it
-        try:
-            maps = [time_to_channels(f).float() for f in feats]
-            x = super().forward(maps, rois, roi_scale_factor)
-        finally:
-            self.out_channels = channels
+        maps = [time_to_channels(f).float() for f in feats]
+        host = copy.copy(self)  # other threads go on with theirs
+        host.out_channels = time_steps * channels  # by which it sizes its result
+        x = SingleRoIExtractor.forward(host, maps, rois, roi_scale_factor)
         return channels_to_time(x, time_steps).to(feats[0].dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,6 +54,10 @@ class MergedGroupsConstructor(DefaultOptimWrapperConstructor):
             logger.info(
                 f"optimizer: {len(group['params'])} parameters with {settings or 'defaults'}"
             )
+        frozen = [n.split(".")[:3] for n, p in module.named_parameters() if not p.requires_grad]
+        if frozen:
+            parts = Counter(map(".".join, frozen))
+            logger.info(f"optimizer: {len(frozen)} parameters take no gradient: {dict(parts)}")
 
     def lr_scale(self, module: nn.Module) -> Callable[[str], float]:
         """The factor of the learning rate as a function of a parameter's name."""
@@ -128,7 +133,14 @@ def _merge(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _only_warnings(logger: logging.Logger) -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.WARNING)
+    logger.addFilter(_is_not_about_a_frozen_one)
     try:
         yield
     finally:
+        logger.removeFilter(_is_not_about_a_frozen_one)
         logger.setLevel(level)
+
+
+def _is_not_about_a_frozen_one(record: logging.LogRecord) -> bool:
+    """Whether a record is none of those, one per frozen parameter, that one line replaces."""
+    return "skipped since its requires_grad" not in record.getMessage()

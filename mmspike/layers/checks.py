@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -18,6 +19,11 @@ def expect(name: str, given: Any, what: str, expected: Any) -> None:
         given, expected = list(given), list(expected)
     if given != expected:
         raise ValueError(f"{name}={given} must be {what}: {expected}")
+
+
+def is_doubling(strides: Sequence[int]) -> bool:
+    """Whether each stride is twice the one before, as ordinary necks take it."""
+    return all(b == 2 * a for a, b in pairwise(strides))
 
 
 def expect_neck_fits(backbone: nn.Module, neck: nn.Module | None) -> None:

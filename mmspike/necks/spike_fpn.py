@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -95,6 +95,37 @@ class SpikeFPN(BaseModule):
                 for i in range(num_outs - self.num_levels)
             )
 
+        self.make_only(range(num_outs))
+
+    def make_only(self, levels: Iterable[int]) -> None:
+        """Compute no more than some levels; what makes none of them takes no gradient.
+
+        Args:
+            levels: Levels that are read, 0 the finest.
+        """
+        top = self.num_levels - 1
+        read = set(levels)
+        above = max(read) - top  # levels on top of those of the incoming maps
+        self._outs = {i for i in read if i <= top}
+        if above > 0 and self.add_extra_convs in (False, "on_output"):
+            self._outs.add(top)
+        self._extras = max(above, 0)
+        on_sums = above > 0 and self.add_extra_convs == "on_lateral"
+        self._finest = min(self._outs | ({top} if on_sums else set()), default=self.num_levels)
+        lateral = {
+            c
+            for c, n in zip(self.lateral_convs, self.level_of_input, strict=True)
+            if n >= self._finest
+        }
+        needed = {
+            *lateral,
+            *(self.fpn_convs[i] for i in self._outs),
+            *self.extra_convs[: self._extras],
+        }
+        for conv in (*self.lateral_convs, *self.fpn_convs, *self.extra_convs):
+            if conv not in needed:
+                conv.requires_grad_(False)
+
     def _check(self, num_outs: int, strides: list[int], add_extra_convs: bool | str) -> None:
         if len(self.in_channels) != len(self.in_strides):
             raise ValueError(
@@ -118,14 +149,15 @@ class SpikeFPN(BaseModule):
                 f"got {add_extra_convs!r}"
             )
 
-    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         """Build the pyramid.
 
         Args:
             inputs: One ``[T, B, C, H, W]`` per entry of ``in_channels``, membrane potentials.
 
         Returns:
-            One ``[T, B, out_channels, H', W']`` per entry of ``out_strides``.
+            One ``[T, B, out_channels, H', W']`` per entry of ``out_strides``; ``None`` for levels
+            that :meth:`make_only` leaves out.
 
         Raises:
             ValueError: If the number of maps or their axes are wrong.
@@ -137,22 +169,26 @@ class SpikeFPN(BaseModule):
             )
         sums: list[Tensor | None] = [None] * self.num_levels
         for i in reversed(range(len(inputs))):
-            lateral, level = self.lateral_convs[i](inputs[i]), self.level_of_input[i]
+            level = self.level_of_input[i]
+            if level < self._finest:
+                break
+            lateral = self.lateral_convs[i](inputs[i])
             if sums[level] is not None:
                 lateral = lateral + sums[level]
             elif level + 1 < self.num_levels:
                 lateral = lateral + _resize(sums[level + 1], lateral.shape[-2:])
             sums[level] = lateral
-        outs = [conv(x) for conv, x in zip(self.fpn_convs, sums, strict=True)]
+        outs = [
+            conv(x) if i in self._outs else None
+            for i, (conv, x) in enumerate(zip(self.fpn_convs, sums, strict=True))
+        ]
         source = {"on_input": inputs[-1], "on_lateral": sums[-1]}.get(
             self.add_extra_convs, outs[-1]
         )
-        for conv in self.extra_convs:
-            source = conv(source)
+        for i in range(self._extras):
+            source = self.extra_convs[i](source) if self.extra_convs else source[..., ::2, ::2]
             outs.append(source)
-        while len(outs) < self.num_outs:
-            outs.append(outs[-1][..., ::2, ::2])
-        return tuple(outs)
+        return (*outs, *[None] * (self.num_outs - len(outs)))
 
 
 def _resize(x_seq: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,5 +1,6 @@
 """Spiking neurons: the plain torch reference and the modules that wrap it."""
 
-from mmspike.neurons.lif import LIF, build_neuron, build_surrogate
+from mmspike.neurons.build import AtRest, build_neuron, default_neuron, neuron_takes
+from mmspike.neurons.lif import LIF, build_surrogate
 
-__all__ = ["LIF", "build_neuron", "build_surrogate"]
+__all__ = ["LIF", "AtRest", "build_neuron", "build_surrogate", "default_neuron", "neuron_takes"]

@@ -1,4 +1,4 @@
-"""The leaky integrate-and-fire neuron as a module, and how a neuron is built from a config."""
+"""The leaky integrate-and-fire neuron as a module."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from spikingjelly.activation_based import surrogate as sj_surrogate
 from spikingjelly.activation_based.neuron import LIFNode
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmspike.neurons.kernels import select
 from mmspike.neurons.kernels.common import LIFParameters
@@ -115,13 +115,3 @@ class LIF(LIFNode):
             surrogate=self.surrogate_function,
             detach_reset=self.detach_reset,
         )
-
-
-def build_neuron(cfg: dict[str, Any] | None = None, **override: Any) -> nn.Module:
-    """Build a registered neuron.
-
-    Args:
-        cfg: Its config; ``None`` means ``dict(type="mmspike.LIF")``.
-        **override: Arguments that replace those in ``cfg``.
-    """
-    return MODELS.build({**(cfg or {"type": "mmspike.LIF"}), **override})

@@ -8,6 +8,8 @@ from mmseg.models.segmentors import EncoderDecoder
 from torch import nn
 
 from mmspike.layers.checks import expect, expect_neck_fits
+from mmspike.necks import SpikeFPN
+from mmspike.neurons import default_neuron
 from mmspike.registry import SEG_MODELS
 
 
@@ -40,10 +42,34 @@ def pick(levels: list[int], indices: list[int]) -> list[int]:
     return [levels[i] for i in indices if i < len(levels)]
 
 
+def levels_read(segmentor: nn.Module) -> set[int]:
+    """The neck's levels that decode head and auxiliary heads read; all, if one does not tell."""
+    auxiliary = getattr(segmentor, "auxiliary_head", None) or []
+    several = isinstance(auxiliary, nn.ModuleList | list)
+    every = range(segmentor.neck.num_outs)
+    read: set[int] = set()
+    for head in (segmentor.decode_head, *(auxiliary if several else [auxiliary])):
+        index = getattr(head, "in_index", every)
+        read |= {every[i] for i in ([index] if isinstance(index, int) else index)}
+    return read
+
+
 @SEG_MODELS.register_module()
 class SpikeEncoderDecoder(EncoderDecoder):
-    """mmseg's encoder and decoder whose parts are checked against one another when built."""
+    """mmseg's encoder and decoder whose parts are checked against one another when built.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    Levels of a :class:`~mmspike.necks.SpikeFPN` that no head reads are not computed, and what makes
+    them takes no gradient.
+
+    Args:
+        *args: Those of ``mmseg.models.EncoderDecoder``.
+        neuron_cfg: Config of all neurons of parts whose own config names none.
+        **kwargs: Those of ``mmseg.models.EncoderDecoder``.
+    """
+
+    def __init__(self, *args: Any, neuron_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        with default_neuron(neuron_cfg):
+            super().__init__(*args, **kwargs)
         check_parts(self)
+        if isinstance(getattr(self, "neck", None), SpikeFPN):
+            self.neck.make_only(levels_read(self))

@@ -4,10 +4,13 @@ import itertools
 
 import pytest
 import torch
+from torch import distributed
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from mmspike.backbones import MetaSpikeFormer
 from mmspike.energy import measure_firing_rates
+from mmspike.engine.optim import MergedGroupsConstructor
 
 ARCH = dict(embed_dims=[16, 16, 24, 32], num_heads=4)
 EAGER = dict(type="mmspike.LIF", backend="eager")
@@ -99,6 +102,42 @@ def test_frozen_stages_take_no_gradient_and_no_statistics(frozen_stages):
         assert all((p.grad is None) == frozen for p in stage.parameters())
         name = f"stages.{i}.downsample.norm.running_mean"
         assert torch.equal(before[name], after[name]) == frozen
+
+
+@pytest.mark.parametrize("out_indices", [(0,), (1, 2, 3), (2, 0), (4,)])
+@pytest.mark.parametrize("frozen_stages", [-1, 1])
+def test_stages_that_nothing_reads_take_no_gradient(out_indices, frozen_stages):
+    model = build(out_indices=out_indices, frozen_stages=frozen_stages)
+    assert model.state_dict().keys() == build().state_dict().keys()  # the same checkpoints fit
+    model.init_weights()
+    model.load_state_dict(build().state_dict())
+    model.eval().train()
+    read = range(frozen_stages + 1, max(out_indices) + 1)
+    learning = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert learning == {n for n, _ in model.named_parameters() if int(n.split(".")[1]) in read}
+    outs = model(torch.rand(2, 3, 32, 32))
+    if read:
+        sum(y.sum() for y in outs).backward()
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == learning
+
+
+def test_a_part_of_the_stages_trains_in_a_distributed_run(tmp_path):
+    distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model = DistributedDataParallel(build(out_indices=(1, 2, 3)).train())
+        constructor = MergedGroupsConstructor(
+            dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-2, weight_decay=0.1)),
+            dict(norm_decay_mult=0.0),
+        )
+        optim = constructor(model)
+        params = dict(model.module.named_parameters())
+        before = {n: p.detach().clone() for n, p in params.items()}
+        for _ in range(3):  # torch raises in the second step after one without all gradients
+            optim.update_params(sum(y.pow(2).mean() for y in model(torch.rand(2, 3, 32, 32))))
+        changed = {n.split(".")[1] for n, p in params.items() if not torch.equal(p, before[n])}
+        assert changed == {"0", "1", "2", "3"}
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_norm_eval_keeps_statistics_but_trains_weights():

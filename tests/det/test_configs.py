@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from spikingjelly.activation_based.neuron import IFNode
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.energy import measure_firing_rates
 from mmspike.layers import event_driven
 from mmspike.native import conv as kernels
+from mmspike.neurons import LIF, AtRest
 from tests.conftest import ROOT
 from tests.det.helpers import build, make_batch, read_config, small_config
 
@@ -30,6 +33,7 @@ def check_all_modes(model, cfg):
     }
     assert torch.isfinite(total)
     total.backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
     for m in model.modules():  # statistics of this batch, so that evaluation has something to find
         if isinstance(m, _BatchNorm):
@@ -94,6 +98,28 @@ def test_every_parameter_gets_a_gradient(time_steps):
     sum(sum(v) if isinstance(v, list) else v for k, v in losses.items() if "loss" in k).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
+
+
+@pytest.mark.parametrize("cls", ["SpikeMaskRCNN", "SpikeFasterRCNN"])
+def test_one_key_sets_the_neuron_of_all_parts(cls):
+    cfg = small_config(**{"model.type": f"mmspike.det.{cls}"})
+    if cls == "SpikeFasterRCNN":
+        del cfg.model.roi_head.mask_head, cfg.model.roi_head.mask_roi_extractor
+    usual = build(cfg)
+    places = {n for n, m in usual.named_modules() if type(m) is LIF}
+    assert len(places) > 80
+    cfg.model.neuron_cfg = dict(type="IFNode", v_threshold=0.7)
+    neurons = {n: m.node for n, m in build(cfg).named_modules() if type(m) is AtRest}
+    assert set(neurons) == places
+    thresholds = {0.7: 0, 0.5: 0}
+    for neuron in neurons.values():
+        assert type(neuron) is IFNode
+        thresholds[neuron.v_threshold] += 1
+    assert thresholds[0.5] == 8  # behind the attention
+    cfg.model.rpn_head.neuron_cfg = dict(type="ReLU")  # what a part names itself stays
+    twin = build(cfg)
+    assert {type(m) for n, m in twin.named_modules() if n in places} == {AtRest, nn.ReLU}
+    assert type(twin.rpn_head.neuron) is nn.ReLU
 
 
 @pytest.mark.parametrize("time_steps", [1, 2])

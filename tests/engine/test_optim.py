@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
@@ -144,3 +145,21 @@ def test_backbones_that_cannot_count_their_layers():
     model.backbone = nn.Conv2d(3, 4, 1)
     with pytest.raises(ValueError, match="Conv2d has no get_layer_depth"):
         groups_of(model, "mmspike.LayerDecayConstructor", layer_decay_rate=0.5)
+
+
+def test_frozen_parameters_are_told_in_one_line(caplog):
+    model = nn.Module()
+    arch = dict(embed_dims=[16, 16, 24, 32], num_heads=4)
+    model.backbone = MetaSpikeFormer(arch=arch, out_indices=(1, 2, 3), frozen_stages=0)
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        groups = build("mmspike.MergedGroupsConstructor", model).optimizer.param_groups
+    finally:
+        logger.removeHandler(caplog.handler)
+    told = [r for r in caplog.records if "gradient" in r.getMessage() or "grad=" in r.getMessage()]
+    assert len(told) == 1
+    assert "'backbone.stages.0': " in told[0].getMessage()
+    assert "'backbone.stages.4': 92" in told[0].getMessage()
+    learning = {id(p) for p in model.parameters() if p.requires_grad}
+    assert {id(p) for g in groups for p in g["params"]} == learning

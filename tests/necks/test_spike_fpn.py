@@ -100,3 +100,24 @@ def test_bad_arguments_are_named(kwargs, message):
 def test_wrong_inputs_are_refused(wrong):
     with pytest.raises(ValueError, match="takes 4 maps"):
         build()(wrong(inputs()))
+
+
+@pytest.mark.parametrize("add_extra_convs", [False, "on_input", "on_lateral", "on_output"])
+@pytest.mark.parametrize("levels", [{0}, {1, 2}, {2}, {0, 3}, {3}, {1, 4}, {4}, {0, 1, 2, 3, 4}])
+def test_some_levels_alone_are_those_of_the_whole(levels, add_extra_convs):
+    neck = build(add_extra_convs=add_extra_convs).eval()
+    xs = inputs()
+    whole = neck(xs)
+    neck.make_only(levels)
+    outs = neck(xs)
+    assert len(outs) == neck.num_outs == 5
+    assert all(torch.equal(outs[i], whole[i]) for i in levels)
+
+    ran = set()
+    for name, module in neck.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda *_, name=name: ran.add(f"{name}.weight"))
+    outs = neck.train()(xs)  # the mode wakes nothing
+    learning = {n: p for n, p in neck.named_parameters() if p.requires_grad}
+    torch.autograd.grad(sum(outs[i].sum() for i in levels), learning.values())  # each is used
+    assert ran == {n for n in learning if n.endswith(".layer.weight")}

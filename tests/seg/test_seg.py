@@ -9,11 +9,13 @@ import textwrap
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.energy import measure_firing_rates
 from mmspike.neurons import LIF
 from mmspike.seg import PerClassIoUMetric, SpikeFPNHead
+from mmspike.seg.segmentors import levels_read
 from tests.conftest import ROOT
 from tests.seg.helpers import build, make_batch, read_config, small_config
 
@@ -93,12 +95,65 @@ def test_builds_and_runs_loss_tensor_and_predict(name):
     total = sum(v for k, v in losses.items() if "loss" in k)
     assert torch.isfinite(total)
     total.backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
     model.eval()
     with torch.no_grad():
         results = model(**batch, mode="predict")
     for result in results:
         assert result.seg_logits.data.shape == (classes, 96, 128)
         assert result.pred_sem_seg.data.shape == (1, 96, 128)
+
+
+def test_one_key_sets_the_neuron_of_all_parts():
+    cfg = small_config()
+    places = {n for n, m in build(cfg).named_modules() if type(m) is LIF}
+    assert len(places) > 80
+    cfg.model.neuron_cfg = dict(type="ReLU")
+    assert {n for n, m in build(cfg).named_modules() if type(m) is nn.ReLU} == places
+    cfg.model.decode_head.neuron_cfg = dict(type="mmspike.LIF")  # what a part names itself stays
+    kinds = {n: type(m) for n, m in build(cfg).named_modules() if n in places}
+    assert all((k is LIF) == n.startswith("decode_head.") for n, k in kinds.items())
+
+
+@pytest.mark.parametrize("neuron", ["IFNode", "ParametricLIFNode", "ReLU"])
+@pytest.mark.parametrize("time_steps", [1, 2])
+def test_two_steps_of_any_neuron(neuron, time_steps):
+    cfg = small_config(time_steps, **{"model.neuron_cfg.type": neuron})
+    model = build(cfg).train()
+    batch = make_batch(model, (48, 64))
+    for _ in range(2):
+        loss = model(**batch, mode="loss")["decode.loss_ce"]
+        loss.backward()
+        assert torch.isfinite(loss)
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("extra", [False, "on_input"])
+@pytest.mark.parametrize("in_index", [[0], [1, 2], [2, -1]], ids=str)
+def test_levels_that_no_head_reads_take_no_gradient(in_index, extra):
+    cfg = small_config(**{"model.neck.num_outs": 5, "model.neck.add_extra_convs": extra})
+    strides = [4 * 2 ** (i % 5) for i in in_index]
+    cfg.model.decode_head.update(
+        in_index=in_index, in_channels=[48] * len(in_index), feature_strides=strides
+    )
+    model = build(cfg).train()
+    model(**make_batch(model, (64, 64)), mode="loss")["decode.loss_ce"].backward()
+    params = dict(model.named_parameters())
+    assert [n for n, p in params.items() if p.requires_grad and p.grad is None] == []
+    asleep = [n for n, p in params.items() if not p.requires_grad]
+    assert asleep
+    assert all(n.startswith("neck.") for n in asleep)
+
+
+def test_levels_that_an_auxiliary_head_reads_are_computed():
+    cfg = small_config()
+    auxiliary = dict(type="FCNHead", in_channels=48, channels=8, num_classes=4, num_convs=1)
+    read = []
+    for index in (None, 2):
+        cfg.model.decode_head.update(in_index=[0], in_channels=[48], feature_strides=[4])
+        cfg.model.auxiliary_head = None if index is None else dict(**auxiliary, in_index=index)
+        read.append(levels_read(build(cfg)))
+    assert read == [{0}, {0, 2}]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ _base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
 
 model = dict(
     type="mmspike.det.SpikeMaskRCNN",
+    neuron_cfg=dict(type="mmspike.LIF"),  # in backbone, neck and heads
     backbone=dict(
         _delete_=True,
         type="mmspike.MetaSpikeFormer",

@@ -6,6 +6,7 @@ norm_cfg = dict(type="BN", requires_grad=True)
 width = 128
 model = dict(
     type="mmspike.seg.SpikeEncoderDecoder",
+    neuron_cfg=dict(type="mmspike.LIF"),  # in backbone, neck and head
     data_preprocessor=dict(size=(512, 512)),
     pretrained=None,
     backbone=dict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -111,12 +112,14 @@ def _warn(message: str) -> None:
 
 
 _measured: dict[tuple, str] = {}
+_measuring = threading.Lock()
 
 
 def _fastest_on(index: int, dtype: torch.dtype, steps: int, surrogate: object) -> str:
     key = (index, dtype, steps, type(surrogate))
-    if key not in _measured:
-        _measured[key] = _measure(torch.device("cuda", index), dtype, steps, surrogate)
+    with _measuring:  # one thread, while others wait for what it finds
+        if key not in _measured:
+            _measured[key] = _measure(torch.device("cuda", index), dtype, steps, surrogate)
     return _measured[key]
 
 
