@@ -33,7 +33,12 @@ HOOKS = Registry(
     "hook",
     parent=_MMENGINE_HOOKS,
     scope="mmspike",
-    locations=["mmspike.engine.compile_hook", "mmspike.engine.spike_stats_hook"],
+    locations=[
+        "mmspike.engine.compile_hook",
+        "mmspike.engine.spike_stats_hook",
+        "mmspike.engine.exact_resume_hook",
+        "mmspike.engine.atomic_checkpoint_hook",
+    ],
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",
