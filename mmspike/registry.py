@@ -37,6 +37,7 @@ HOOKS = Registry(
     locations=[
         "mmspike.engine.compile_hook",
         "mmspike.engine.spike_stats_hook",
+        "mmspike.engine.fit_hook",
         "mmspike.engine.exact_resume_hook",
         "mmspike.engine.atomic_checkpoint_hook",
     ],

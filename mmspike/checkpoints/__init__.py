@@ -1,11 +1,11 @@
 """Reading weights that were trained elsewhere: rules, report, safe loading."""
 
+from mmspike.checkpoints.hosts import read_safely_in_mmengine
 from mmspike.checkpoints.loading import load_pretrained, load_whole
 from mmspike.checkpoints.reading import (
     CheckpointError,
     CheckpointFile,
     read_checkpoint,
-    read_safely_in_mmengine,
 )
 from mmspike.checkpoints.report import LoadReport
 

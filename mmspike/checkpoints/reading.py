@@ -8,9 +8,8 @@ import json
 import os
 import pickle
 import re
-import zipfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,7 +20,8 @@ import numpy as np
 import torch
 from mmengine.dist import barrier, get_dist_info
 from mmengine.logging.history_buffer import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader
+
+from mmspike.checkpoints.integrity import already, beside, find_damage, is_zip, sha256
 
 
 class CheckpointError(ValueError):
@@ -60,7 +60,9 @@ def read_checkpoint(
 
     Files of torch are read with ``weights_only=True``. Beside tensors and plain Python values, they
     may hold an ``argparse.Namespace``, paths, NumPy arrays and numbers, and the histories that
-    mmengine keeps; a file that asks for anything else is refused, and nothing of it runs.
+    mmengine keeps; a file that asks for anything else is refused, and nothing of it runs. Their
+    checksums are compared with their bytes; safetensors files and those of torch before 1.6 have
+    none.
 
     Args:
         file: Path, or an ``http(s)://`` address, which is downloaded once to torch's cache.
@@ -70,33 +72,27 @@ def read_checkpoint(
             allows it: fast, but the file must not change as long as they are alive.
 
     Raises:
-        CheckpointError: If there is no such file, it is empty, cut off, no checkpoint at all, or
-            asks for something that is not allowed.
+        CheckpointError: If there is no such file, it is empty, cut off, damaged, no checkpoint at
+            all, or asks for something that is not allowed.
     """
     path = _local(file)
     is_safetensors = _check_head(path)
-    digest = _hash_of(path) if hashed else _no_hash()
+    digest = beside(sha256, path) if hashed else already("")
+    damage = beside(find_damage, path) if is_zip(path) else already("")
     metadata: dict[str, str] = {}
-    if is_safetensors:
-        content, metadata = _read_safetensors(path, map_location)
-    else:
-        content = _read_torch(path, map_location, mmap)
+    try:
+        if is_safetensors:
+            content, metadata = _read_safetensors(path, map_location)
+        else:
+            content = _read_torch(path, map_location, mmap)
+    finally:  # damage is the better reason, whatever torch made of the bytes
+        if damage.result():
+            raise CheckpointError(
+                f"checkpoint {path}: the file is cut off or damaged, its bytes are not those that "
+                f"were written ({damage.result()}). Compare its size with the source's, fetch it "
+                "again"
+            )
     return CheckpointFile(path, content, metadata, digest)
-
-
-def read_safely_in_mmengine() -> None:
-    """Let mmengine read files and ``http(s)`` addresses through :func:`read_checkpoint`.
-
-    mmengine falls back to unpickling anything when a file is not plain weights. From this call on,
-    ``load_from``, ``resume``, ``init_cfg=dict(type="Pretrained")`` and ``mmdet.apis`` refuse such
-    files in this process. Its other schemes (``torchvision://``, ``openmmlab://``, ``s3://`` ...)
-    are left to mmengine.
-    """
-
-    def load_from_safe_reader(filename: str, map_location: Any = None) -> Any:
-        return read_checkpoint(filename, map_location or "cpu", hashed=False).content
-
-    CheckpointLoader.register_scheme(("", "http://", "https://"), load_from_safe_reader, force=True)
 
 
 def _local(file: str | os.PathLike[str]) -> Path:
@@ -170,7 +166,7 @@ def _read_safetensors(path: Path, map_location: Any) -> tuple[dict[str, Any], di
 
 
 def _read_torch(path: Path, map_location: Any, mmap: bool) -> Any:
-    mmap = mmap and str(map_location) == "cpu" and zipfile.is_zipfile(path)
+    mmap = mmap and str(map_location) == "cpu" and is_zip(path)
     try:
         with _allowed():
             return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
@@ -226,22 +222,3 @@ def _method_of_history(owner: Any, name: str) -> Any:
     if owner is not HistoryBuffer or name.startswith("_"):
         raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {owner!r}.{name}")
     return getattr(owner, name)
-
-
-def _hash_of(path: Path) -> Future[str]:
-    """Hash a file on another thread; hashing and reading release the interpreter."""
-
-    def sha256() -> str:
-        with path.open("rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
-
-    pool = ThreadPoolExecutor(1)
-    digest = pool.submit(sha256)
-    pool.shutdown(wait=False)
-    return digest
-
-
-def _no_hash() -> Future[str]:
-    digest: Future[str] = Future()
-    digest.set_result("")
-    return digest

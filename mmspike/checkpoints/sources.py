@@ -9,10 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from mmspike.checkpoints.reading import CheckpointError, CheckpointFile
-from mmspike.checkpoints.upstream import translate_key, translate_state_dict
+from mmspike.checkpoints.upstream import find_root, translate_key, translate_state_dict
 
 _CONTAINERS = ("state_dict", "model", "module", "net")
 _WRAPPERS = ("module.", "_orig_mod.")  # of distributed training and of torch.compile
+_COUNTS = ("n_averaged", "steps")  # beside the weights that torch's, mmengine's averages hold
 _HEADS = ("head.", "head_kd.")  # of classification
 _ROOTS = ("stages.", "downsample", "ConvBlock", "block3.", "block4.")  # of backbones
 
@@ -42,38 +43,41 @@ def sort_checkpoint(file: CheckpointFile, prefix: str = "") -> Source:
     """Find the backbone in a checkpoint.
 
     It may be a published classification checkpoint, one of this project's, or a whole detector's
-    or segmentor's; bare or in a container with other things; from one process or from several.
+    or segmentor's; bare or in a container with other things; its names may start with anything,
+    such as what distributed training, averaging or Lightning put there. Of a file with a
+    ``state_dict`` and others beside it, that is taken; mmengine's ``EMAHook`` puts the averaged
+    weights there, and those that are trained into ``ema_state_dict``.
 
     Args:
         file: What was read.
-        prefix: What the names of wanted tensors start with, where a file holds several networks.
+        prefix: What the names of wanted tensors start with, where a file holds several networks;
+            a name of what lies beside the ``state_dict`` counts as a beginning too.
 
     Raises:
-        CheckpointError: If the file holds no tensors, or none of a Meta-SpikeFormer.
+        CheckpointError: If the file holds no tensors, none of a Meta-SpikeFormer, or several.
     """
     tensors, container = find_tensors(file)
     if prefix:
         tensors = _under(prefix.removesuffix(".") + ".", tensors, file)
-    tensors = strip_wrappers(tensors)
-    is_part = any(key.startswith("backbone.") for key in tensors)
-    mine = {k: v for k, v in tensors.items() if k.startswith("backbone.")} if is_part else tensors
-    mine = _strip(mine, ("backbone.", *_WRAPPERS))
-    heads = {k: v for k, v in tensors.items() if k.startswith(_HEADS)}
+    root = _find_root(tensors, file)
+    base, part, _ = root.partition("backbone.")
+    is_part = bool(part)
+    mine = {k.removeprefix(root): v for k, v in tensors.items() if k.startswith(root)}
+    of_heads = tuple(base + head for head in _HEADS)
+    heads = {k.removeprefix(base): v for k, v in tensors.items() if k.startswith(of_heads)}
     published = translate_state_dict(mine)
     backbone = published or {k: v for k, v in mine.items() if k.startswith("stages.")}
     names = [k for k in mine if translate_key(k)] if published else list(backbone)
-    if not backbone:
-        raise CheckpointError(
-            f"checkpoint {file.path}: no tensor of a Meta-SpikeFormer in it; its names are "
-            f"{shorten(tensors)}"
-        )
-    part = "backbone." if is_part else ""
-    outside = [k for k in tensors if part and not k.startswith((part, *_HEADS))]
+    outside = [k for k in tensors if not k.startswith((root, *of_heads))]
     others = [k for k in mine if k not in names and k not in heads]
-    unknown = [k for k in others if part or k.startswith(_ROOTS)]
+    unknown = [k for k in others if is_part or k.startswith(_ROOTS)]
     reshaped = [translate_key(k) for k in names if mine[k].dim() == 3] if published else []
+    format_ = _describe(bool(published), is_part, bool(heads), container)
+    if not prefix:  # where the user has not said which
+        format_ += " of averaged weights" if any(k in _COUNTS for k in outside) else ""
+        format_ += _beside(container, file.content)
     return Source(
-        format=_describe(bool(published), is_part, bool(heads), container),
+        format=format_,
         backbone=backbone,
         heads=heads,
         unknown=unknown,
@@ -111,7 +115,7 @@ def find_tensors(file: CheckpointFile) -> tuple[dict[str, Tensor], str | None]:
             f"{' or '.join(map(repr, _CONTAINERS))}; the file holds a "
             f"{type(file.content).__name__}"
         )
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} or _flat(content)
     if not tensors:
         raise CheckpointError(
             f"checkpoint {file.path}: holds no tensors; its keys are "
@@ -120,27 +124,66 @@ def find_tensors(file: CheckpointFile) -> tuple[dict[str, Tensor], str | None]:
     return tensors, container
 
 
+def strip_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off what distributed training, torch.compile and averaging put in front of each name."""
+    for prefix in _WRAPPERS:
+        rest = {key: value for key, value in tensors.items() if key not in _COUNTS}
+        if rest and all(key.startswith(prefix) for key in rest):
+            tensors = {key.removeprefix(prefix): value for key, value in rest.items()}
+    return tensors
+
+
+def _flat(content: Mapping[Any, Any], depth: int = 4) -> dict[str, Tensor]:
+    """The tensors of mappings within mappings, under names joined by dots."""
+    out = {}
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            out[str(key)] = value
+        elif isinstance(value, Mapping) and depth:
+            out |= {f"{key}.{name}": tensor for name, tensor in _flat(value, depth - 1).items()}
+    return out
+
+
 def _under(prefix: str, tensors: dict[str, Tensor], file: CheckpointFile) -> dict[str, Tensor]:
-    found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    if not found:
+    for offered in (tensors, _flat(file.content)):
+        found = {k.removeprefix(prefix): v for k, v in offered.items() if k.startswith(prefix)}
+        if found:
+            return found
+    raise CheckpointError(
+        f"checkpoint {file.path}: no tensor under prefix {prefix!r}; its names are "
+        f"{shorten(tensors)}"
+    )
+
+
+def _find_root(tensors: dict[str, Tensor], file: CheckpointFile) -> str:
+    """What the names of a backbone's tensors start with, where there is one backbone."""
+    roots = list(dict.fromkeys(root for key in tensors if (root := find_root(key)) is not None))
+    if not roots:
         raise CheckpointError(
-            f"checkpoint {file.path}: no tensor under prefix {prefix!r}; its names are "
+            f"checkpoint {file.path}: no tensor of a Meta-SpikeFormer in it; its names are "
             f"{shorten(tensors)}"
         )
-    return found
+    if len(roots) > 1:
+        raise CheckpointError(
+            f"checkpoint {file.path}: holds {len(roots)} networks; say which by prefix=, one of "
+            f"{shorten(map(repr, roots), 6)}"
+        )
+    return roots[0]
 
 
-def strip_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what distributed training and torch.compile put in front of every name."""
-    return _strip(tensors, _WRAPPERS)
-
-
-def _strip(tensors: dict[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
-    """Take off prefixes that every name has."""
-    for prefix in prefixes:
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-    return tensors
+def _beside(container: str | None, content: Any) -> str:
+    """Say what was left, where networks lie beside the container that was taken."""
+    others = [
+        str(key)
+        for key, value in content.items()
+        if container is not None and key != container and isinstance(value, Mapping)
+        if any(find_root(str(name)) is not None for name in value)
+    ]
+    if not others:
+        return ""
+    averaged = container == "state_dict" and "ema_state_dict" in others
+    what = f"{container}, which holds averaged weights" if averaged else container
+    return f" (its {what}, not {', '.join(others)})"
 
 
 def _describe(published: bool, is_part: bool, has_heads: bool, container: Any) -> str:

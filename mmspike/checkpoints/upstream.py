@@ -58,6 +58,7 @@ _OUR_PATTERN = re.compile(
     rf"stages\.(\d+)\.(downsample|blocks\.\d+)\."
     rf"({'|'.join(sorted(map(re.escape, set(_LAYERS.values())), key=len, reverse=True))})\.(\w+)"
 )
+_ANY_NAME = re.compile(rf"((?:.*\.)?)(?:{_PATTERN.pattern}|{_OUR_PATTERN.pattern})")
 _UPSTREAM_MODULES = {ours: theirs for theirs, ours in _MODULES.items()}
 _UPSTREAM_LAYERS: dict[str, dict[str, str]] = {"downsample": {}, "conv": {}, "attention": {}}
 for _theirs, _ours in _LAYERS.items():
@@ -89,6 +90,25 @@ def translate_key(key: str) -> str | None:
         return None
     module, index, layer, tensor = match.groups()
     return ".".join(filter(None, (_MODULES[module], index, _LAYERS[layer], tensor)))
+
+
+def find_root(key: str) -> str | None:
+    """What stands in front of the name of a backbone tensor, published or ours.
+
+    Args:
+        key: Name of a tensor of any model.
+
+    Returns:
+        Its beginning, empty or with a dot at its end; ``None`` if it is not a backbone tensor's.
+
+    Example:
+        >>> find_root("model.backbone.block3.0.mlp.fc1_bn.bias")
+        'model.backbone.'
+        >>> find_root("model.head.weight") is None
+        True
+    """
+    match = _ANY_NAME.fullmatch(key)
+    return None if match is None else match[1]
 
 
 def to_upstream_key(name: str) -> str | None:

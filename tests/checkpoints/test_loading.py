@@ -5,17 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
 from mmengine.model.weight_init import PretrainedInit
+from mmengine.runner import Runner
 from safetensors.torch import save_file
+from torch.utils.data import DataLoader
 
 from mmspike.backbones import MetaSpikeFormer, MetaSpikeFormerClassifier
 from mmspike.checkpoints import CheckpointError, load_pretrained, load_whole, read_checkpoint
 from mmspike.checkpoints.upstream import translate_state_dict
+from mmspike.registry import MODELS
 
 KEYS = json.loads(
     (Path(__file__).parents[1] / "data/metaspikeformer_v2_checkpoint_keys.json").read_text()
@@ -86,6 +92,12 @@ def detector(backbone):
     return {f"backbone.{k}": v for k, v in backbone.items()} | heads
 
 
+def lightning(prefix, state):
+    loops = {"fit_loop": {"epoch_progress": {"current": {"ready": 2}}}}
+    state = {f"{prefix}{k}": v for k, v in state.items()} | {"criterion.weight": torch.rand(3)}
+    return {"epoch": 1, "pytorch-lightning_version": "2.5", "state_dict": state, "loops": loops}
+
+
 FORMATS = {
     "published": lambda s, p: _torch(container(s), p),
     "published, several processes": lambda s, p: _torch(
@@ -103,6 +115,16 @@ FORMATS = {
     "detector, several processes": lambda s, p: _torch(
         {"state_dict": {f"module.{k}": v for k, v in detector(ours(s)).items()}}, p
     ),
+    "averaged by torch": lambda s, p: _torch(
+        {f"module.{k}": v for k, v in ours(s).items()} | {"n_averaged": torch.tensor(3)}, p
+    ),
+    "averaged by mmengine, a detector": lambda s, p: _torch(
+        {f"module.{k}": v for k, v in detector(ours(s)).items()} | {"steps": torch.tensor(3)}, p
+    ),
+    "Lightning, published": lambda s, p: _torch(lightning("model.", s), p),
+    "Lightning, ours": lambda s, p: _torch(lightning("net.", ours(s)), p),
+    "Lightning, a detector": lambda s, p: _torch(lightning("model.", detector(ours(s))), p),
+    "under any name": lambda s, p: _torch({"epoch": 3, "student": {"encoder": s}}, p),
     "segmentor, published names": lambda s, p: _torch(
         {"state_dict": {f"backbone.{k}": v for k, v in s.items() if "head" not in k}}, p
     ),
@@ -130,8 +152,9 @@ def test_published_checkpoints_at_full_size(tmp_path, size, distilled):
     assert_loaded(model, state)
 
 
-@pytest.mark.parametrize("size", ["15M", "31M", "55M"])
-@pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize(  # each format at one size
+    ("make", "size"), zip(FORMATS.values(), cycle(["15M", "31M", "55M"]), strict=False), ids=FORMATS
+)
 def test_formats_at_full_size(tmp_path, size, make):
     state = published(size, distilled=size == "31M")
     report = load_pretrained(MetaSpikeFormer(arch=size), make(state, tmp_path / "file.pth"))
@@ -184,6 +207,74 @@ def test_prefix(tmp_path, tiny):
     )
     model.init_weights()
     assert_loaded(model, tiny)
+
+
+def two_networks(state):
+    student = {k: torch.rand(v.shape) if v.dim() else v for k, v in state.items()}
+    return {f"student.backbone.{k}": v for k, v in student.items()} | {
+        f"teacher.backbone.{k}": v for k, v in state.items()
+    }
+
+
+def test_several_networks_are_named(tmp_path, tiny):
+    init_cfg = dict(
+        type="Pretrained", checkpoint=str(_torch(two_networks(ours(tiny)), tmp_path / "f"))
+    )
+    cfg = dict(type="mmspike.MetaSpikeFormer", init_cfg=init_cfg, **TINY)
+    named = r"2 networks; say which by prefix=, one of 'student\.backbone\.', 'teacher\.backbone\.'"
+    with pytest.raises(CheckpointError, match=named):
+        MODELS.build(cfg).init_weights()
+    for prefix in ("teacher", "teacher.backbone."):
+        model = MODELS.build(cfg | {"init_cfg": init_cfg | {"prefix": prefix}})
+        model.init_weights()
+        assert_loaded(model, tiny)
+
+
+def test_what_lies_beside_is_named_and_can_be_had(tmp_path, tiny):
+    other = {k: torch.rand(v.shape) if v.dim() else v for k, v in tiny.items()}
+    file = _torch({"model": tiny, "model_ema": other}, tmp_path / "f.pth")
+    model = MetaSpikeFormer(**TINY)
+    assert "(its model, not model_ema)" in str(load_pretrained(model, file))
+    assert_loaded(model, tiny)
+    load_pretrained(model, file, prefix="model_ema.")
+    assert_loaded(model, other)
+
+
+class Trainee(BaseModel):
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, inputs, mode):
+        return {"loss": sum(p.square().mean() for p in self.backbone.parameters())}
+
+
+def test_averaged_weights_of_mmengine(tmp_path):
+    backbone = MetaSpikeFormer(**TINY)
+    runner = Runner(
+        Trainee(backbone),
+        str(tmp_path),
+        train_dataloader=DataLoader([{"inputs": torch.rand(1)}] * 4, batch_size=2),
+        train_cfg=dict(type="IterBasedTrainLoop", max_iters=2),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.5)),
+        default_hooks=dict(checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=2)),
+        custom_hooks=[dict(type="EMAHook", momentum=0.5)],
+        experiment_name=f"averaged-{tmp_path.name}",
+    )
+    runner.train()
+    hook = next(hook for hook in runner.hooks if isinstance(hook, EMAHook))
+    averaged = hook.ema_model.module.backbone.state_dict()
+    trained = backbone.state_dict()
+    name = "stages.0.downsample.norm.weight"
+    assert not torch.equal(averaged[name], trained[name])
+    init_cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "iter_2.pth"))
+    cfg = dict(type="mmspike.MetaSpikeFormer", **TINY)
+    for more, expected in (({}, averaged), ({"prefix": "ema_state_dict."}, trained)):
+        model = MODELS.build(cfg | {"init_cfg": init_cfg | more})
+        model.init_weights()
+        assert all(torch.equal(v, expected[k]) for k, v in model.state_dict().items())
+    report = load_pretrained(MetaSpikeFormer(**TINY), tmp_path / "iter_2.pth")
+    assert "(its state_dict, which holds averaged weights, not ema_state_dict)" in str(report)
 
 
 def test_url(tmp_path, tiny, monkeypatch):

@@ -23,6 +23,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="classification checkpoint: file or http(s) address")
     parser.add_argument("images", nargs="+", type=Path, help="image files")
+    parser.add_argument(
+        "--prefix", default="", help="beginning of the names of one of several networks"
+    )
     parser.add_argument("--time-steps", type=int, default=1, help="time steps T (1)")
     parser.add_argument("--num-heads", type=int, default=8, help="attention heads (8)")
     parser.add_argument("--size", type=int, default=224, help="side of the central crop (224)")
@@ -33,13 +36,15 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build(checkpoint: str, time_steps: int, num_heads: int) -> MetaSpikeFormerClassifier:
+def build(
+    checkpoint: str, time_steps: int, num_heads: int, prefix: str = ""
+) -> MetaSpikeFormerClassifier:
     """Build the classifier that a checkpoint holds, and load it.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, or has no classification head.
     """
-    source = sort_checkpoint(read_checkpoint(checkpoint, hashed=False, mmap=True))
+    source = sort_checkpoint(read_checkpoint(checkpoint, hashed=False, mmap=True), prefix)
     widths = arch_of(source.backbone)
     if widths is None or "head.weight" not in source.heads:
         raise CheckpointError(
@@ -52,7 +57,7 @@ def build(checkpoint: str, time_steps: int, num_heads: int) -> MetaSpikeFormerCl
         in_channels=source.backbone["stages.0.downsample.layer.weight"].size(1),
         time_steps=time_steps,
     )
-    print(load_pretrained(model, checkpoint))
+    print(load_pretrained(model, checkpoint, prefix=prefix))
     return model.eval()
 
 
@@ -93,7 +98,7 @@ def main() -> None:
             raise SystemExit(f"check_transfer: no file {path}")
     try:
         images = [read_image(path, args.size) for path in args.images]
-        model = build(args.checkpoint, args.time_steps, args.num_heads)
+        model = build(args.checkpoint, args.time_steps, args.num_heads, args.prefix)
     except (CheckpointError, ValueError, UnidentifiedImageError) as error:
         raise SystemExit(f"check_transfer: {error}") from error
     names = class_names(args.classes, model.head.out_features)

@@ -28,20 +28,26 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="write the published names, with the classification heads if IN has them",
     )
+    parser.add_argument(
+        "--prefix", default="", help="beginning of the names of one of several networks"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
     return parser.parse_args()
 
 
-def convert(source: str, to_upstream: bool) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def convert(
+    source: str, to_upstream: bool, prefix: str = ""
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read a checkpoint, and give tensors and metadata of the one to write."""
     file = read_checkpoint(source)
-    sorted_ = sort_checkpoint(file)
+    sorted_ = sort_checkpoint(file, prefix)
     widths = arch_of(sorted_.backbone)
     if widths is None:
         raise CheckpointError(f"checkpoint {file.path}: holds a part of the backbone only")
     arch = {"embed_dims": widths, "num_heads": 1}  # any: it is not in the weights
     stem = sorted_.backbone.get("stages.0.downsample.layer.weight", torch.empty(0, 3))
-    load_pretrained(MetaSpikeFormer(arch, in_channels=stem.size(1)), source)  # or say what is wrong
+    model = MetaSpikeFormer(arch, in_channels=stem.size(1))
+    load_pretrained(model, source, prefix=prefix)  # or say what is wrong
     names = [name for name, arch in ARCHS.items() if list(arch["embed_dims"]) == widths]
     metadata = {
         "arch": names[0] if names else json.dumps({"embed_dims": widths}),
@@ -77,7 +83,7 @@ def main() -> None:
     if args.out.exists() and not args.overwrite:
         raise SystemExit(f"{args.out} is there already; --overwrite replaces it")
     try:
-        tensors, metadata = convert(args.source, args.to_upstream)
+        tensors, metadata = convert(args.source, args.to_upstream, args.prefix)
     except CheckpointError as error:
         raise SystemExit(str(error)) from error
     write(args.out, tensors, metadata, "model" if args.to_upstream else "state_dict")
