@@ -10,6 +10,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmspike.engine.command_line import checkpoints_from_outside, make_parser, read_config
+from mmspike.engine.errors import errors_in_words
+from mmspike.engine.finite_hook import add_finite_hook
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,7 +61,8 @@ def main() -> None:
     args = parse_args()
     cfg = read_config(args)
     apply_args(cfg, args)
-    with checkpoints_from_outside():
+    add_finite_hook(cfg)
+    with checkpoints_from_outside(), errors_in_words():
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
         runner.train()
 
