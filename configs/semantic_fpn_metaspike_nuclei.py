@@ -22,7 +22,10 @@ model = dict(
 labels = dict(type="LoadAnnotations")  # they count from 0, those of ADE20K from 1
 # Nuclei shine at 5 to 10 % of white in most images, and are dark on white in others: stretched to
 # the full range, all are learnt at once. (At 1.0, AdjustGamma only makes whole numbers of them.)
-stretch = [dict(type="Rerange", min_value=0, max_value=255), dict(type="AdjustGamma", gamma=1.0)]
+stretch = [
+    dict(type="mmspike.seg.Stretch", min_value=0, max_value=255),
+    dict(type="AdjustGamma", gamma=1.0),
+]
 scale = (1024, 256)  # of an image's longer and shorter side, at most
 train_pipeline = [
     _base_.train_pipeline[0],

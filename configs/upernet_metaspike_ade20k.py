@@ -5,6 +5,7 @@ _base_ = [
     "mmseg::_base_/datasets/ade20k.py",
     "./_base_/schedules/adamw_160k.py",
     "mmseg::_base_/default_runtime.py",
+    "./_base_/hooks.py",
 ]
 
 pretrained = "checkpoints/metaspikeformer_15M.pth"  # see docs/transfer.md

@@ -11,6 +11,7 @@ from mmengine.registry import METRICS as _MMENGINE_METRICS
 from mmengine.registry import MODEL_WRAPPERS as _MMENGINE_WRAPPERS
 from mmengine.registry import MODELS as _MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as _MMENGINE_CONSTRUCTORS
+from mmengine.registry import TRANSFORMS as _MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 # Lets configs elsewhere write ``_base_ = "mmspike::_base_/models/mask_rcnn_metaspike.py"``, once
@@ -30,12 +31,17 @@ DET_MODELS = Registry("det model", parent=MODELS, scope="det", locations=["mmspi
 SEG_MODELS = Registry("seg model", parent=MODELS, scope="seg", locations=["mmspike.seg"])
 METRICS = Registry("metric", parent=_MMENGINE_METRICS, scope="mmspike")
 SEG_METRICS = Registry("seg metric", parent=METRICS, scope="seg", locations=["mmspike.seg"])
+TRANSFORMS = Registry("transform", parent=_MMENGINE_TRANSFORMS, scope="mmspike")
+SEG_TRANSFORMS = Registry(
+    "seg transform", parent=TRANSFORMS, scope="seg", locations=["mmspike.seg"]
+)
 HOOKS = Registry(
     "hook",
     parent=_MMENGINE_HOOKS,
     scope="mmspike",
     locations=[
         "mmspike.engine.compile_hook",
+        "mmspike.engine.finite_hook",
         "mmspike.engine.spike_stats_hook",
         "mmspike.engine.fit_hook",
         "mmspike.engine.exact_resume_hook",

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from mmspike.engine.command_line import checkpoints_from_outside, make_parser, read_config
 from mmspike.engine.default_hooks import add_default_hooks
 from mmspike.engine.distributed import start_processes
+from mmspike.engine.errors import errors_in_words
 from mmspike.engine.latest_checkpoint import resume_from_latest
 
 
@@ -63,7 +64,7 @@ def main() -> None:
     cfg = read_config(args)
     apply_args(cfg, args)
     add_default_hooks(cfg)
-    with checkpoints_from_outside():
+    with checkpoints_from_outside(), errors_in_words():
         resume_from_latest(cfg)
         start_processes(cfg)
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)

@@ -126,7 +126,7 @@ def _check_numbers(file: str, tensors: Mapping[str, Tensor], targets: Mapping[st
             f"checkpoint {file}: holds {next(iter(kinds.values()))} (or no numbers at all) where "
             f"the model has {targets[next(iter(kinds))].dtype}: {shorten(kinds)}"
         )
-    bad = [k for k, v in tensors.items() if v.is_floating_point() and not _is_finite(v)]
+    bad = [k for k, v in tensors.items() if v.is_floating_point() and not is_finite(v)]
     if bad:
         raise CheckpointError(
             f"checkpoint {file}: not all numbers are finite in {shorten(bad)}; the training that "
@@ -134,7 +134,8 @@ def _check_numbers(file: str, tensors: Mapping[str, Tensor], targets: Mapping[st
         )
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers of a tensor are finite in float32."""
     # a finite sum has finite terms, and is cheaper; large finite terms may still overflow it
     total = tensor.sum(dtype=torch.float32)
     return bool(total.isfinite() or tensor.float().isfinite().all())
@@ -154,8 +155,8 @@ def load_whole(
         allow_unexpected: Whether the file may hold tensors that the model has not.
 
     Raises:
-        CheckpointError: If the file cannot be read, or a tensor is missing, left over, or of
-            another shape.
+        CheckpointError: If the file cannot be read, a tensor is missing, left over, or of another
+            shape, or not all numbers are finite.
     """
     checkpoint = read_checkpoint(file, hashed=False)
     offered = strip_wrappers(find_tensors(checkpoint)[0])
@@ -173,7 +174,9 @@ def load_whole(
         raise CheckpointError(
             f"checkpoint {checkpoint.path} is not of this config's model: {found}"
         )
-    model.load_state_dict({name: offered[name] for name in targets})
+    tensors = {name: offered[name] for name in targets}
+    _check_numbers(str(checkpoint.path), tensors, targets)
+    model.load_state_dict(tensors)
 
 
 def init_weights(module: BaseModule, otherwise: Callable[[], None]) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from mmengine.config import Config
 
-DEFAULT_HOOKS: tuple[str, ...] = ("mmspike.FitHook", "mmspike.ExactResumeHook")
+DEFAULT_HOOKS: tuple[str, ...] = (
+    "mmspike.FitHook",
+    "mmspike.FiniteHook",
+    "mmspike.ExactResumeHook",
+)
 """Types of hooks, built without arguments where a config does not name them itself."""
 CHECKPOINT_HOOK = "mmspike.AtomicCheckpointHook"
 """What writes checkpoints in the place of mmengine's own hook."""

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmspike.layers.event_driven import PackedSpikes, convolve, is_watched
 from mmspike.layers.firing import convolve_norm_and_fire, fire, norm_and_fire
 from mmspike.layers.memory import format_of, saving
-from mmspike.layers.norm import normalise
+from mmspike.layers.norm import cut_where_constant, normalise
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
 
@@ -138,7 +138,7 @@ class SpikeLayer(nn.Module):
             return [self(x) for x in x_seqs]
         ys = [self.weigh(fire(self.neuron, x, self.layer)) for x in x_seqs]
         flat = torch.cat([y.flatten(3) for y in ys], dim=-1)  # [T, B, C', pixels of all levels]
-        flat = per_step(lambda y: self.norm(y.unsqueeze(-1)).squeeze(-1), flat)
+        flat = per_step(lambda y: normalise(self.norm, y.unsqueeze(-1)).squeeze(-1), flat)
         parts = flat.split([y.shape[-2:].numel() for y in ys], dim=-1)
         return [part.unflatten(-1, y.shape[-2:]) for part, y in zip(parts, ys, strict=True)]
 
@@ -231,6 +231,10 @@ class RepConv(nn.Module):
     updated them). Behind the padding, the map therefore equals a single 3x3 convolution with
     zero padding, exactly, at the border too.
 
+    Where all pixels of a batch have the same spikes (none, where the attention is silent), the
+    first norm takes no gradient, see :func:`~mmspike.layers.norm.cut_where_constant`, where the
+    published one takes that of rounding errors.
+
     Source: "Spike-driven Transformer V2" (arXiv 2404.03663), section 3.2.
 
     Args:
@@ -267,9 +271,11 @@ class RepConv(nn.Module):
 
     def forward(self, x: Tensor | PackedSpikes) -> Tensor:
         """Map spikes ``[N, C, H, W]`` to ``[N, C, H, W]``."""
-        x = normalise(self.norm1, convolve(self.conv1, x))
-        border = self.border_value().to(x.dtype).view(1, -1, 1, 1)
-        return normalise(self.norm2, self.conv2(self.dwconv(_pad(x, border))))
+        y = normalise(self.norm1, convolve(self.conv1, x))
+        if self.norm1.training and torch.is_grad_enabled():
+            y = cut_where_constant(y, x)
+        border = self.border_value().to(y.dtype).view(1, -1, 1, 1)
+        return normalise(self.norm2, self.conv2(self.dwconv(_pad(y, border))))
 
     def as_convolution(self) -> ConvShape:
         """The one 3x3 convolution that it is."""

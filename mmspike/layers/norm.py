@@ -10,9 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from mmspike.layers.event_driven import is_watched, runs_plainly
+from mmspike.layers.event_driven import PackedSpikes, is_watched, runs_plainly
 from mmspike.native.library import is_available
 from mmspike.neurons.kernels import native
+
+ONE_VALUE_CURE = (
+    "train on images or crops of more than 16 x 16 pixels, the stride of the backbone's last maps, "
+    "with train_dataloader.batch_size of at least 2 and drop_last=True, or let no norm depend on "
+    "the batch (model.backbone.norm_eval=True, and norm_cfg=dict(type='GN', num_groups=...) in "
+    "neck and heads)"
+)
+"""What to do where a batch norm in training sees one value per channel."""
 
 
 def normalise(norm: nn.Module, y: Tensor) -> Tensor:
@@ -24,6 +32,9 @@ def normalise(norm: nn.Module, y: Tensor) -> Tensor:
 
     Returns:
         As ``y``.
+
+    Raises:
+        ValueError: If a batch norm in training has one value per channel, which has no variance.
     """
     if not (
         torch.is_grad_enabled()
@@ -34,9 +45,48 @@ def normalise(norm: nn.Module, y: Tensor) -> Tensor:
         and runs_plainly(y, torch.float32)
         and y.is_contiguous(memory_format=torch.channels_last)
     ):
-        return norm(y)
+        return _call(norm, y)
     running = (norm.running_mean, norm.running_var)
     return _Norm.apply(y, norm.weight, norm.bias, *running, _momentum(norm), norm.eps)
+
+
+def _call(norm: nn.Module, y: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        return norm(y)
+    try:
+        return norm(y)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"{error}. A map of one pixel, of one image, has no variance: {ONE_VALUE_CURE}"
+        ) from error
+
+
+def cut_where_constant(y: Tensor, spikes: Tensor | PackedSpikes) -> Tensor:
+    """Pass no gradient back from a norm to spikes that are the same at every pixel of a batch.
+
+    What a 1x1 convolution makes of them is constant, and a norm divides it by the root of its
+    epsilon: the gradient is multiplied by 316. With the norms behind it in the attention, which see
+    constant maps too, that is 316 to the third power for every block, for a difference that is not
+    in the data. It is the spikes that are compared, whole numbers: the variances of their sums are
+    rounding errors.
+
+    Args:
+        y: The norm's output, ``[N, C, H, W]``.
+        spikes: What the convolution in front of the norm reads, ``[N, C', H, W]``.
+
+    Returns:
+        ``y``, whose gradient is 0 if the spikes are constant.
+    """
+    if isinstance(spikes, PackedSpikes):
+        pixels = spikes.bits.view(-1, spikes.shape[-3] // 8)
+        if not torch.equal(pixels[:-1], pixels[1:]):
+            return y
+        constant = torch.ones((), dtype=torch.bool)
+    else:
+        constant = (spikes == spikes[:1, :, :1, :1]).all()
+    return torch.where(constant, y.detach(), y)  # zeros, not None: all ranks wait for a gradient
 
 
 def can_normalise(norm: nn.Module, y: Tensor, dim: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from spikingjelly.activation_based import surrogate as sj_surrogate
@@ -21,7 +22,8 @@ def build_surrogate(cfg: dict[str, Any] | None) -> sj_surrogate.SurrogateFunctio
             ``dict(type="Sigmoid", alpha=4.0)``.
 
     Raises:
-        ValueError: If spikingjelly has no surrogate of that name.
+        ValueError: If spikingjelly has no surrogate of that name, or an argument is a number that
+            is not finite.
     """
     cfg = dict(cfg or {"type": "Sigmoid", "alpha": 4.0})
     name = cfg.pop("type", None)
@@ -32,7 +34,15 @@ def build_surrogate(cfg: dict[str, Any] | None) -> sj_surrogate.SurrogateFunctio
     } - {"SurrogateFunctionBase"}
     if name not in known:
         raise ValueError(f"unknown surrogate type {name!r}; spikingjelly has {sorted(known)}")
+    for key, value in cfg.items():
+        _check_finite(f"surrogate.{key}", value)
     return getattr(sj_surrogate, name)(**cfg)
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """Refuse NaN and infinity: compared with them, a neuron is silent for ever, without a word."""
+    if isinstance(value, int | float) and not math.isfinite(value):
+        raise ValueError(f"neuron: {name} must be a finite number, got {value!r}")
 
 
 @MODELS.register_module()
@@ -55,7 +65,8 @@ class LIF(LIFNode):
             takes the fastest that is there. All give the same spikes and, to rounding, gradients.
 
     Raises:
-        ValueError: If ``tau`` is not above 1, or the surrogate or the backend is unknown.
+        ValueError: If ``tau`` is not above 1, a number is not finite, or the surrogate or the
+            backend is unknown.
 
     Example:
         >>> import torch
@@ -76,6 +87,8 @@ class LIF(LIFNode):
         detach_reset: bool = True,
         backend: str = "auto",
     ) -> None:
+        for name, value in (("tau", tau), ("v_threshold", v_threshold), ("v_reset", v_reset)):
+            _check_finite(name, value)
         if not tau > 1:
             raise ValueError(f"LIF: tau must be above 1 time step, got {tau!r}")
         if backend not in select.BACKENDS:

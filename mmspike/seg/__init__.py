@@ -3,5 +3,6 @@
 from mmspike.seg.fpn_head import SpikeFPNHead
 from mmspike.seg.metrics import PerClassIoUMetric
 from mmspike.seg.segmentors import SpikeEncoderDecoder
+from mmspike.seg.transforms import Stretch
 
-__all__ = ["PerClassIoUMetric", "SpikeEncoderDecoder", "SpikeFPNHead"]
+__all__ = ["PerClassIoUMetric", "SpikeEncoderDecoder", "SpikeFPNHead", "Stretch"]

@@ -1,5 +1,5 @@
 # Mask R-CNN as mmdet has it, with a spiking backbone (15M, T = 1), neck and heads.
-_base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
+_base_ = ["mmdet::_base_/models/mask-rcnn_r50_fpn.py", "../hooks.py"]
 
 model = dict(
     type="mmspike.det.SpikeMaskRCNN",

@@ -1,6 +1,6 @@
 # Semantic FPN as mmseg has it, with a spiking backbone (15M, T = 1), neck and head, all 128 wide.
 # It reads strides 2, 4, 8 and 16: the stem and the stages 1, 2 and 4.
-_base_ = "mmseg::_base_/models/fpn_r50.py"
+_base_ = ["mmseg::_base_/models/fpn_r50.py", "../hooks.py"]
 
 norm_cfg = dict(type="BN", requires_grad=True)
 width = 128
