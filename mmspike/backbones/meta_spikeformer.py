@@ -18,6 +18,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmspike.backbones.arguments import check_arguments
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.checkpoint import checkpointed
 from mmspike.layers.conv import (
@@ -162,8 +163,8 @@ class MetaSpikeFormer(BaseModule):
 
     Raises:
         ValueError: If the architecture, an index, ``decode``, ``time_steps``,
-            ``attn_init_size``, ``frozen_stages``, ``drop_path_rate`` or ``with_cp`` is not one of
-            the above.
+            ``attn_init_size``, ``frozen_stages``, ``drop_path_rate``, ``norm_cfg`` or ``with_cp``
+            is not one of the above.
 
     Example:
         >>> import torch
@@ -191,17 +192,13 @@ class MetaSpikeFormer(BaseModule):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_arguments(arch, in_channels, out_indices, frozen_stages, drop_path_rate, norm_cfg)
         widths, num_heads = _read_arch(arch)
         ok = type(time_steps) is int and time_steps >= 1
         self.time_steps = _check("time_steps", time_steps, ok, "a whole number of at least 1")
         self.decode = _check("decode", decode, decode in (None, "mean"), "None or 'mean'")
         self.out_indices = tuple(out_indices)
-        ok = self.out_indices and set(self.out_indices) <= set(range(5))
-        _check("out_indices", out_indices, ok, "some of 0 (the stem) to 4")
-        self.frozen_stages = _check(
-            "frozen_stages", frozen_stages, -1 <= frozen_stages <= 4, "-1 (none) to 4"
-        )
-        _check("drop_path_rate", drop_path_rate, 0 <= drop_path_rate < 1, "in [0, 1)")
+        self.frozen_stages = frozen_stages
         if attn_neuron_cfg is None:
             attn_neuron_cfg = {"v_threshold": 0.5}
         init_pixels = None
