@@ -10,6 +10,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmspike.engine.command_line import checkpoints_from_outside, make_parser, read_config
+from mmspike.engine.preflight import preflight
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,6 +60,8 @@ def main() -> None:
     args = parse_args()
     cfg = read_config(args)
     apply_args(cfg, args)
+    if not args.no_preflight:
+        preflight(cfg, "train")
     with checkpoints_from_outside():
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
         runner.train()
