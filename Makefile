@@ -31,13 +31,13 @@ demo: install
 	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes --overwrite
 	$(BIN)/python tools/train.py configs/mask_rcnn_metaspike_shapes.py --work-dir $(DEMO)
 	$(BIN)/python tools/analysis_tools/report_run.py configs/mask_rcnn_metaspike_shapes.py \
-	    $$(cat $(DEMO)/last_checkpoint) $(DEMO)
+	    "$$(cat $(DEMO)/last_checkpoint)" $(DEMO)
 
 demo-seg: install
 	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes --overwrite
 	$(BIN)/python tools/train.py configs/semantic_fpn_metaspike_shapes.py --work-dir $(DEMO_SEG)
 	$(BIN)/python tools/analysis_tools/report_run.py configs/semantic_fpn_metaspike_shapes.py \
-	    $$(cat $(DEMO_SEG)/last_checkpoint) $(DEMO_SEG)
+	    "$$(cat $(DEMO_SEG)/last_checkpoint)" $(DEMO_SEG)
 
 lint: install
 	$(BIN)/ruff check .

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import mmcv
 import torch
@@ -11,8 +13,14 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 
-from mmspike.checkpoints import load_whole
-from mmspike.engine.command_line import checkpoints_from_outside
+from mmspike.checkpoints import CheckpointError
+from mmspike.checkpoints.reading import read_checkpoint
+from mmspike.engine.classes import find_dataset_meta
+from mmspike.engine.command_line import checkpoints_from_outside, read_config_file
+from mmspike.engine.configs import use_scope
+from mmspike.engine.inputs import build_model, file_batch
+
+_VISUALIZERS = {True: "mmseg.SegLocalVisualizer", False: "mmdet.DetLocalVisualizer"}
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,26 +38,20 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def predict(args: argparse.Namespace, cfg: Config) -> tuple[BaseDataElement, dict]:
-    """Predict on ``args.image`` with the host that the config is for.
+def predict(args: argparse.Namespace, cfg: Config) -> tuple[BaseDataElement, dict[str, Any]]:
+    """Predict on ``args.image``.
 
     Returns:
-        The prediction, and what the host says about its classes.
+        The prediction, and the names and colours of its classes.
     """
-    if cfg.default_scope == "mmseg":
-        from mmseg.apis import inference_model, init_model
-
-        if args.cfg_options:
-            cfg.merge_from_dict(args.cfg_options)
-        model = init_model(cfg, args.checkpoint, device=args.device)
-        load_whole(model, args.checkpoint)  # the host loads what happens to fit
-        return inference_model(model, args.image), model.dataset_meta
-    from mmdet.apis import inference_detector, init_detector
-
-    options = args.cfg_options or {}
-    model = init_detector(cfg, args.checkpoint, device=args.device, cfg_options=options)
-    load_whole(model, args.checkpoint)
-    return inference_detector(model, args.image), model.dataset_meta
+    use_scope(cfg)
+    batch = file_batch(cfg, args.image)
+    model = build_model(cfg, args.checkpoint, args.device)
+    with torch.no_grad():
+        (sample,) = model.test_step(batch)
+    content = read_checkpoint(args.checkpoint, hashed=False, mmap=True).content
+    meta = content.get("meta") if isinstance(content, dict) else None
+    return sample, find_dataset_meta(cfg, model, meta if isinstance(meta, dict) else {})
 
 
 def predict_and_draw(args: argparse.Namespace, out: Path) -> str:
@@ -58,19 +60,29 @@ def predict_and_draw(args: argparse.Namespace, out: Path) -> str:
     Returns:
         What was found, in a few words.
     """
-    cfg = Config.fromfile(args.config)
-    sample, dataset_meta = predict(args, cfg)
-    visualizer = VISUALIZERS.build(cfg.visualizer)
+    cfg = read_config_file("image_demo", args.config, args.cfg_options)
+    try:
+        sample, dataset_meta = predict(args, cfg)
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise SystemExit(f"image_demo: {error}") from error
+    own = _VISUALIZERS["pred_sem_seg" in sample]
+    visualizer = VISUALIZERS.build({"name": "image_demo", "type": own, **cfg.get("visualizer", {})})
     visualizer.dataset_meta = dataset_meta
     image = mmcv.imread(args.image, channel_order="rgb")
     options = {"draw_gt": False, "out_file": str(out)}
     if "pred_sem_seg" not in sample:
         options["pred_score_thr"] = args.score_thr
         visualizer.add_datasample("demo", image, sample, **options)
-        count = int((sample.pred_instances.scores >= args.score_thr).sum())
-        return f"{count} instances of score {args.score_thr} and above"
+        found = sample.pred_instances[sample.pred_instances.scores >= args.score_thr]
+        names = Counter(dataset_meta["classes"][i] for i in found.labels.tolist())
+        kinds = ", ".join(f"{count} {name}" for name, count in names.most_common(5))
+        count = f"{len(found)} instances of score {args.score_thr} and above"
+        return f"{count}: {kinds}" if kinds else count
     visualizer.add_datasample("demo", image, sample, with_labels=False, **options)
-    classes, labels = dataset_meta["classes"], sample.pred_sem_seg.data.flatten().cpu()
+    classes = dataset_meta["classes"]
+    labels = sample.pred_sem_seg.data.flatten().long().cpu()  # real numbers where it is binary
     shares = labels.bincount(minlength=len(classes)).div(labels.numel()).tolist()
     found = sorted(zip(shares, classes, strict=True), reverse=True)[:5]
     return ", ".join(f"{name} {share:.1%}" for share, name in found if share > 0)

@@ -11,6 +11,7 @@ from mmspike.checkpoints import load_whole
 from mmspike.deploy import switch_to_deploy
 from mmspike.engine.command_line import checkpoints_from_outside, make_parser, read_config
 from mmspike.engine.distributed import start_processes
+from mmspike.engine.preflight import preflight
 from mmspike.engine.testing import (
     augment_at_test_time,
     dump_predictions,
@@ -38,6 +39,8 @@ def main() -> None:
     args = parse_args()
     cfg = read_config(args)
     cfg.load_from = args.checkpoint
+    if not args.no_preflight:
+        preflight(cfg, "test")
     try:
         if args.show or args.show_dir:
             show_predictions(cfg, args.show, args.show_dir, args.wait_time)

@@ -14,6 +14,7 @@ from mmspike.engine.default_hooks import add_default_hooks
 from mmspike.engine.distributed import start_processes
 from mmspike.engine.errors import errors_in_words
 from mmspike.engine.latest_checkpoint import resume_from_latest
+from mmspike.engine.preflight import preflight
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,6 +65,8 @@ def main() -> None:
     cfg = read_config(args)
     apply_args(cfg, args)
     add_default_hooks(cfg)
+    if not args.no_preflight:
+        preflight(cfg, "train")
     with checkpoints_from_outside(), errors_in_words():
         resume_from_latest(cfg)
         start_processes(cfg)

@@ -21,6 +21,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmspike.backbones.arguments import check_arguments
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.checkpoint import checkpointed
 from mmspike.layers.checks import is_doubling
@@ -171,8 +172,8 @@ class MetaSpikeFormer(BaseModule):
 
     Raises:
         ValueError: If the architecture, an index, ``decode``, ``time_steps``, ``attn_neuron_cfg``,
-            ``attn_init_size``, ``frozen_stages``, ``drop_path_rate`` or ``with_cp`` is not one of
-            the above.
+            ``attn_init_size``, ``frozen_stages``, ``drop_path_rate``, ``norm_cfg`` or ``with_cp``
+            is not one of the above.
 
     Example:
         >>> import torch
@@ -200,6 +201,7 @@ class MetaSpikeFormer(BaseModule):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_arguments(arch, in_channels, out_indices, frozen_stages, drop_path_rate, norm_cfg)
         widths, num_heads = _read_arch(arch)
         ok = type(time_steps) is int and time_steps >= 1
         self.time_steps = _check("time_steps", time_steps, ok, "a whole number of at least 1")
@@ -207,12 +209,7 @@ class MetaSpikeFormer(BaseModule):
         if out_indices is None:
             out_indices = (1, 2, 4) if decode else (1, 2, 3, 4)
         self.out_indices = tuple(out_indices)
-        ok = self.out_indices and set(self.out_indices) <= set(range(5))
-        _check("out_indices", out_indices, ok, "some of 0 (the stem) to 4")
-        self.frozen_stages = _check(
-            "frozen_stages", frozen_stages, -1 <= frozen_stages <= 4, "-1 (none) to 4"
-        )
-        _check("drop_path_rate", drop_path_rate, 0 <= drop_path_rate < 1, "in [0, 1)")
+        self.frozen_stages = frozen_stages
         attn_neuron_cfg = _read_attn_neuron(attn_neuron_cfg, neuron_cfg)
         init_pixels = None
         if attn_init_size is not None:

@@ -36,6 +36,11 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         default="none",
         help="what started the processes of a distributed run",
     )
+    parser.add_argument(
+        "--no-preflight",
+        action="store_true",
+        help="do not compare data, classes, heads and schedule before the first step",
+    )
     # torch's launchers pass either spelling
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser

@@ -9,6 +9,10 @@ DEFAULT_HOOKS: tuple[str, ...] = (
     "mmspike.FiniteHook",
     "mmspike.ExactResumeHook",
 )
+    "mmspike.FitHook",
+    "mmspike.FiniteHook",
+    "mmspike.ExactResumeHook",
+)
 """Types of hooks, built without arguments where a config does not name them itself."""
 CHECKPOINT_HOOK = "mmspike.AtomicCheckpointHook"
 """What writes checkpoints in the place of mmengine's own hook."""

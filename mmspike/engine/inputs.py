@@ -13,13 +13,14 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.logging import MMLogger
 from mmengine.model.utils import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Subset
 
 from mmspike.checkpoints import load_whole
+from mmspike.engine.configs import leaf_of, type_name, use_scope
 
 Batch = dict[str, Any]
 
@@ -36,7 +37,7 @@ def build_model(cfg: Config, checkpoint: str | None, device: str | torch.device)
     Raises:
         CheckpointError: If the checkpoint cannot be read, or is another model's.
     """
-    init_default_scope(cfg.get("default_scope", "mmspike"))
+    use_scope(cfg)
     if checkpoint is None:
         _drop_pretrained(cfg.model)
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
@@ -128,7 +129,7 @@ def file_batch(cfg: Config, image: str | Path) -> Batch:
     """
     if cv2.imread(str(image)) is None:
         raise ValueError(f"{image} is no image that can be read")
-    pipeline = [t for t in _test_pipeline(cfg) if not t["type"].endswith("LoadAnnotations")]
+    pipeline = [t for t in _test_pipeline(cfg) if not type_name(t).endswith("LoadAnnotations")]
     return _collate(Compose(pipeline)({"img_path": str(image), "img_id": 0}))
 
 
@@ -152,10 +153,7 @@ def noise_batch(cfg: Config, size: tuple[int, int], seed: int = 0) -> Batch:
 
 
 def _test_pipeline(cfg: Config) -> list[dict[str, Any]]:
-    dataset = cfg.test_dataloader.dataset
-    while "pipeline" not in dataset:  # wrapped
-        dataset = dataset["dataset"] if "dataset" in dataset else dataset["datasets"][0]
-    return dataset.pipeline
+    return leaf_of(cfg.test_dataloader.dataset)["pipeline"]
 
 
 def _collate(sample: dict[str, Any]) -> Batch:

@@ -7,6 +7,8 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from mmspike.engine.configs import host_of
+
 _DET_TTA_MODEL = {
     "type": "DetTTAModel",
     "tta_cfg": {"nms": {"type": "nms", "iou_threshold": 0.5}, "max_per_img": 100},
@@ -43,7 +45,7 @@ def show_predictions(
             "(DetVisualizationHook or SegVisualizationHook)"
         )
     hook.update(draw=True, show=show, wait_time=wait_time)
-    if show_dir and cfg.default_scope == "mmdet":
+    if show_dir and host_of(cfg) == "mmdet":
         hook["test_out_dir"] = show_dir
     elif show_dir:
         cfg.visualizer["save_dir"] = show_dir
@@ -61,7 +63,7 @@ def dump_predictions(cfg: Config, out: str) -> None:
     """
     metrics = cfg.test_evaluator
     metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
-    if cfg.default_scope != "mmdet":
+    if host_of(cfg) != "mmdet":
         for metric in metrics:
             metric.update(output_dir=out, keep_results=True)
         return
@@ -83,7 +85,7 @@ def augment_at_test_time(cfg: Config) -> None:
         ValueError: If a segmentor's config does not say how (``tta_model``, ``tta_pipeline``).
     """
     pipeline = cfg.test_dataloader.dataset.pipeline
-    if cfg.default_scope == "mmdet":
+    if host_of(cfg) == "mmdet":
         cfg.setdefault("tta_model", ConfigDict(deepcopy(_DET_TTA_MODEL)))
         cfg.setdefault("tta_pipeline", [*pipeline[:-1], _flips()])
         _leave_masks_out(cfg)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmspike.layers.arguments import are_counts, check_norm, is_count, refuse_unless
 from mmspike.layers.conv import spike_conv
 from mmspike.layers.time import per_step
 from mmspike.registry import MODELS
@@ -65,6 +66,7 @@ class SpikeFPN(BaseModule):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        self._check_types(in_channels, out_channels, num_outs, in_strides, norm_cfg)
         self.in_channels = list(in_channels)
         self.out_channels = out_channels
         self.in_strides = list(in_strides)
@@ -125,6 +127,17 @@ class SpikeFPN(BaseModule):
         for conv in (*self.lateral_convs, *self.fpn_convs, *self.extra_convs):
             if conv not in needed:
                 conv.requires_grad_(False)
+
+    @staticmethod
+    def _check_types(
+        in_channels: Any, out_channels: Any, num_outs: Any, in_strides: Any, norm_cfg: Any
+    ) -> None:
+        several = {"in_channels": in_channels, "in_strides": in_strides}
+        for name, value in several.items():
+            refuse_unless(are_counts(value), "SpikeFPN", name, "a list of numbers above 0", value)
+        for name, value in {"out_channels": out_channels, "num_outs": num_outs}.items():
+            refuse_unless(is_count(value), "SpikeFPN", name, "a number above 0", value)
+        check_norm("SpikeFPN", norm_cfg, out_channels)
 
     def _check(self, num_outs: int, strides: list[int], add_extra_convs: bool | str) -> None:
         if len(self.in_channels) != len(self.in_strides):

@@ -242,6 +242,20 @@ def test_stochastic_depth_drops_whole_images_at_the_linear_rates():
         (dict(attn_init_size=(0, 4)), r"attn_init_size must be None or \(height, width\)"),
         (dict(attn_init_size=128), r"attn_init_size must be None or \(height, width\)"),
         (dict(drop_path_rate=1.0), "drop_path_rate must be"),
+        (dict(drop_path_rate="0.1."), "drop_path_rate must be a number"),
+        (dict(drop_path_rate=float("nan")), "drop_path_rate must be a number"),
+        (dict(out_indices=3), r"out_indices must be .* such as \(1, 2, 3, 4\), got 3"),
+        (dict(out_indices="123"), "out_indices must be"),
+        (dict(out_indices=()), "out_indices must be"),
+        (dict(frozen_stages="all"), "frozen_stages must be a number .* got 'all'"),
+        (dict(frozen_stages=None), "frozen_stages must be a number"),
+        (dict(in_channels=0), "in_channels must be"),
+        (dict(arch=dict(embed_dims=[8, 8, 8, 8], num_heads=0)), r"arch must be .*\(num_heads\)"),
+        (dict(arch=dict(embed_dims=[8, 0, 8, 8], num_heads=1)), r"arch must be .*\(embed_dims\)"),
+        (dict(arch=dict(embed_dims=8, num_heads=1)), r"arch must be .*\(embed_dims\)"),
+        (dict(norm_cfg=dict(type="GN")), "norm_cfg must be .*'GN'"),
+        (dict(norm_cfg="BN"), r"norm_cfg must be .* dict\(type='BN'\)"),
+        (dict(norm_cfg=dict(type="BN", track_running_stats=False)), "norm_cfg must be"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, message):
@@ -250,7 +264,7 @@ def test_bad_arguments_are_named(kwargs, message):
 
 
 def test_norms_without_running_statistics_are_refused():
-    with pytest.raises(TypeError, match="running statistics"):
+    with pytest.raises(ValueError, match=r"norm_cfg must be .* of a norm with running statistics"):
         build(norm_cfg=dict(type="GN", num_groups=4))
 
 

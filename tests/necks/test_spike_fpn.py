@@ -89,6 +89,12 @@ def test_alive_at_the_first_step(norm_cfg, time_steps):
         (dict(in_strides=[8, 4, 16, 16]), "finest first"),
         (dict(num_outs=2), "num_outs=2, but in_strides=.* make 3 levels"),
         (dict(add_extra_convs="on_top"), "add_extra_convs must be a bool or one of"),
+        (dict(out_channels=0), "out_channels must be a number above 0, got 0"),
+        (dict(in_channels=8), "in_channels must be a list of numbers above 0, got 8"),
+        (dict(in_strides=[4, 8, 16, "16"]), "in_strides must be a list of numbers above 0"),
+        (dict(num_outs="all"), "num_outs must be a number above 0, got 'all'"),
+        (dict(norm_cfg=dict(type="GN")), "norm_cfg must be .*'GN'"),
+        (dict(norm_cfg=dict(type="GN", num_groups=5)), "norm_cfg must be .* 12 channels"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, message):

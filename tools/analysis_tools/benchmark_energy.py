@@ -11,10 +11,10 @@ from statistics import median
 
 import torch
 from mmengine.config import DictAction
-from mmengine.registry import init_default_scope
 
 from mmspike.energy import Conventions, EnergyCounter
 from mmspike.engine.command_line import check_device, read_config_file
+from mmspike.engine.configs import use_scope
 from mmspike.engine.inputs import build_model, estimate_norms, noise_batch
 
 
@@ -49,7 +49,7 @@ def main() -> None:
         raise SystemExit(f"benchmark_energy: --rounds must be at least 1, got {args.rounds}")
     check_device("benchmark_energy", args.device)
     cfg = read_config_file("benchmark_energy", args.config, args.cfg_options)
-    init_default_scope(cfg.get("default_scope", "mmspike"))
+    use_scope(cfg)
     torch.manual_seed(0)
     model = build_model(cfg, None, args.device)
     batch = noise_batch(cfg, tuple(args.shape))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
 
 import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
 from mmspike.energy import Conventions, EnergyReport, measure
@@ -23,6 +22,7 @@ from mmspike.engine.command_line import (
     checkpoints_from_outside,
     read_config_file,
 )
+from mmspike.engine.configs import use_scope
 from mmspike.engine.inputs import (
     Batch,
     build_model,
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> EnergyReport:
     except ValueError as error:
         raise SystemExit(f"get_energy: {error}") from error
     cfg = read_config_file("get_energy", args.config, args.cfg_options)
-    init_default_scope(cfg.get("default_scope", "mmspike"))
+    use_scope(cfg)
     batches, data = choose_images(args, cfg)
     torch.manual_seed(0)
     model = build_model(cfg, args.checkpoint, args.device)

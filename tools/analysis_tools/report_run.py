@@ -1,6 +1,7 @@
 """Draw a finished run: curves, predictions beside ground truth, and firing rates.
 
-Reads the last log of a work dir, and the data that the config validates on.
+Reads the logs of a work dir, of all runs if training was resumed, and the data that the config
+validates on.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.model.utils import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import nn
@@ -25,6 +26,7 @@ from torch import nn
 from mmspike.checkpoints import load_whole
 from mmspike.energy import measure_firing_rates
 from mmspike.engine.command_line import checkpoints_from_outside
+from mmspike.engine.configs import use_scope
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -54,16 +56,29 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_scalars(work_dir: Path) -> list[dict]:
-    """Read the records of the last run in a work dir.
+    """Read the records of a training in a work dir, of all runs that it was resumed in.
 
     Raises:
         SystemExit: If there is no log.
     """
-    logs = sorted(work_dir.glob("*/vis_data/scalars.json"))
-    logs = [log for log in logs if '"loss"' in log.read_text()]
-    if not logs:
+    records: list[dict] = []
+    for log in sorted(work_dir.glob("*/vis_data/scalars.json")):  # named after their time
+        run = [json.loads(line) for line in log.read_text().splitlines()]
+        steps = [record["step"] for record in run if "loss" in record]
+        if steps:
+            records = [*_before(records, steps), *run]
+    if not records:
         raise SystemExit(f"report_run: no */vis_data/scalars.json of a training in {work_dir}")
-    return [json.loads(line) for line in logs[-1].read_text().splitlines()]
+    return records
+
+
+def _before(records: list[dict], steps: list[int]) -> list[dict]:
+    """What is left of earlier runs when another logs these steps: nothing, if it starts anew."""
+    interval = steps[1] - steps[0] if len(steps) > 1 else 1
+    if steps[0] <= interval:
+        return []
+    later = (i for i, r in enumerate(records) if "loss" in r and r["step"] >= steps[0])
+    return records[: next(later, len(records))]
 
 
 def draw_curves(records: list[dict], out: Path) -> None:
@@ -148,6 +163,7 @@ def draw_instances(ax: Axes, image: np.ndarray, instances: InstanceData, colours
 
 def draw_labels(ax: Axes, image: np.ndarray, labels: np.ndarray, colours: Sequence) -> None:
     """Draw the class of every pixel, ``[H, W]``, over its image in grey; 255 is not labelled."""
+    labels = labels.astype(int)  # a binary segmentor predicts real numbers
     ax.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255)
     ax.set(xticks=[], yticks=[])
     tint = np.asarray(colours, dtype=float)[labels % len(colours)]
@@ -186,7 +202,7 @@ def main() -> None:
     work_dir = Path(args.work_dir)
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
-    init_default_scope(cfg.default_scope)
+    use_scope(cfg)
     records = read_scalars(work_dir)
     draw_curves(records, work_dir / "curves.png")
 

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import DictAction
-from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmspike.energy.firing_rate import is_neuron, time_steps_of
@@ -27,6 +26,7 @@ from mmspike.engine.command_line import (
     checkpoints_from_outside,
     read_config_file,
 )
+from mmspike.engine.configs import use_scope
 from mmspike.engine.inputs import Batch, build_model, estimate_norms, file_batch
 
 mpl.use("Agg")
@@ -148,7 +148,7 @@ def main() -> None:
         raise SystemExit(f"spike_map: --out: a picture ends in .png, .jpg, .pdf or .svg, not {out}")
     if cfg.model.get("test_cfg", {}).get("mode") == "slide":
         cfg.model.test_cfg.mode = "whole"  # windows would lie on top of one another
-    init_default_scope(cfg.get("default_scope", "mmspike"))
+    use_scope(cfg)
     try:
         batch = file_batch(cfg, args.image)
     except ValueError as error:

@@ -1,0 +1,69 @@
+"""Words about configs, whether their types are names or, as in pure-Python configs, classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, MODELS, Registry, init_default_scope
+
+_HOSTS = ("mmdet", "mmseg")
+
+
+def type_name(cfg: Any) -> str:
+    """The bare name of a config's ``type``, without scope or module."""
+    kind = cfg.get("type", "") if isinstance(cfg, dict) else ""
+    return kind.rsplit(".", 1)[-1] if isinstance(kind, str) else getattr(kind, "__name__", "")
+
+
+def find_class(registry: Registry, cfg: dict[str, Any]) -> type | None:
+    """The class that a config's ``type`` names in the present scope; ``None`` if there is none."""
+    kind = cfg.get("type")
+    if not isinstance(kind, str):
+        return kind
+    with registry.switch_scope_and_registry(None) as scoped:
+        return scoped.get(kind)
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list of what may be one, several or none."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def use_scope(cfg: Config) -> None:
+    """Let names in a config be looked up in its ``default_scope``, or in ours if it names none.
+
+    ``None`` is for configs that name classes; each host then looks up its own names by itself.
+    """
+    scope = cfg.get("default_scope", "mmspike")
+    if scope is not None:
+        init_default_scope(scope)
+
+
+def host_of(cfg: Config) -> str:
+    """The host whose model a config is for, ``"mmdet"`` or ``"mmseg"``; ``""`` if it is neither's.
+
+    Where ``default_scope`` does not say so, the model's class does.
+    """
+    scope = cfg.get("default_scope")
+    if scope in _HOSTS:
+        return scope
+    cls = find_class(MODELS, cfg.model)
+    modules = [base.__module__.split(".")[0] for base in getattr(cls, "__mro__", ())]
+    return next((host for host in _HOSTS if host in modules), "")
+
+
+def leaf_of(dataset: dict[str, Any]) -> dict[str, Any]:
+    """The config of a data set inside its wrappers; of several, the first."""
+    while "pipeline" not in dataset and ("dataset" in dataset or "datasets" in dataset):
+        dataset = dataset["dataset"] if "dataset" in dataset else dataset["datasets"][0]
+    return dataset
+
+
+def metainfo_of(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Classes and palette of a data set, as its config and its class tell, without its files."""
+    leaf = leaf_of(dataset)
+    cls = find_class(DATASETS, leaf)
+    return {**getattr(cls, "METAINFO", {}), **(leaf.get("metainfo") or {})}

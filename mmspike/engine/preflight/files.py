@@ -1,0 +1,85 @@
+"""Files that a config names and that are not there."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmspike.engine.configs import type_name
+from mmspike.engine.preflight.report import Report, spread
+
+_FOLDERS = 100  # listed as a whole; of more, a sample of files is looked for
+
+
+def missing_files(paths: Sequence[str]) -> list[str]:
+    """Those of the files that do not exist.
+
+    Folders are listed, not asked for each file, which is quick for 100,000 files. Where they lie in
+    very many folders, a sample is looked for.
+    """
+    folders = {os.path.dirname(path) for path in paths}
+    if len(folders) > _FOLDERS:
+        return [path for path in spread(paths, 200) if not os.path.exists(path)]
+    found: dict[str, set[str]] = {}
+    for folder in folders:
+        try:
+            found[folder] = set(os.listdir(folder or "."))
+        except OSError:
+            found[folder] = set()
+    return [p for p in paths if os.path.basename(p) not in found[os.path.dirname(p)]]
+
+
+def suffixes(folder: str | os.PathLike[str], most: int = 10_000) -> list[str]:
+    """The endings of the files under a folder, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for _, _, names in os.walk(folder):
+        counts.update(os.path.splitext(name)[1] for name in names)
+        if counts.total() > most:
+            break
+    return [suffix for suffix, _ in counts.most_common()]
+
+
+def check_checkpoints(cfg: dict[str, Any], mode: str, report: Report) -> None:
+    """Look for the checkpoints that are to be loaded.
+
+    Args:
+        cfg: The whole config.
+        mode: ``"train"`` or ``"test"``; testing does not read what training starts from.
+        report: Learns of those that are missing.
+    """
+    load_from = cfg.get("load_from")
+    if _is_missing(load_from):
+        report.problem("load_from", f"there is no file {load_from}", "give the checkpoint's path")
+    if mode != "train":
+        return
+    for key, file in _pretrained(cfg["model"], "model"):
+        if _is_missing(file):
+            part = key.removesuffix(".checkpoint")
+            report.problem(
+                key,
+                f"there is no file {file}",
+                f"docs/transfer.md tells where to get it; --cfg-options {part}=None trains "
+                "from scratch",
+            )
+
+
+def _is_missing(file: Any) -> bool:
+    return isinstance(file, str) and file != "" and "://" not in file and not Path(file).is_file()
+
+
+def _pretrained(cfg: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The keys and files of all ``Pretrained`` initialisations in a model's config."""
+    if isinstance(cfg, list | tuple):
+        for i, value in enumerate(cfg):
+            yield from _pretrained(value, f"{key}.{i}")
+    if not isinstance(cfg, dict):
+        return
+    if type_name(cfg) in ("Pretrained", "PretrainedInit"):
+        yield f"{key}.checkpoint", cfg.get("checkpoint")
+    if isinstance(cfg.get("pretrained"), str):
+        yield f"{key}.pretrained", cfg["pretrained"]
+    for name, value in cfg.items():
+        yield from _pretrained(value, f"{key}.{name}")

@@ -1,0 +1,68 @@
+"""The schedule: whether the warm-up ends before the training does."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+from mmspike.engine.configs import as_list, type_name
+from mmspike.engine.preflight.report import Report
+
+_TRIAL = 50  # steps; of fewer nothing is learnt anyway, so that the schedule cannot spoil them
+_RISING = {  # the factor at the start, where none is given
+    "LinearLR": ("start_factor", 1 / 3),
+    "ConstantLR": ("factor", 1 / 3),
+    "QuadraticWarmupLR": (None, 0.0),
+}
+
+
+def check_schedule(cfg: dict[str, Any], images: int | None, report: Report) -> None:
+    """Compare the warm-up's end with the end of training.
+
+    Args:
+        cfg: The whole config.
+        images: How many images an epoch has, if that is known.
+        report: Learns of a warm-up that is longer than the training.
+    """
+    loop = cfg.get("train_cfg") or {}
+    epochs, iters = loop.get("max_epochs"), loop.get("max_iters")
+    epoch_length = _epoch_length(cfg["train_dataloader"], images)
+    total = iters
+    if iters is None and epochs is not None and epoch_length is not None:
+        total = epochs * epoch_length
+    schedulers = cfg.get("param_scheduler")
+    if isinstance(schedulers, dict) and "type" not in schedulers:  # one list per optimizer
+        schedulers = [s for group in schedulers.values() for s in as_list(group)]
+    several = isinstance(schedulers, list | tuple)
+    for i, scheduler in enumerate(as_list(schedulers)):
+        end = _end_of_rise(scheduler)
+        by_epoch = scheduler.get("by_epoch", True) if isinstance(scheduler, dict) else True
+        unit, last = ("epoch", epochs) if by_epoch else ("iteration", total)
+        if end is None or last is None or end <= last:
+            continue
+        key = f"param_scheduler.{i}" if several else "param_scheduler"
+        length = f"train_cfg.{'max_iters' if epochs is None else 'max_epochs'}"
+        what = f"warms up until {unit} {end}, but training ends at {last} ({length})"
+        if total is not None and total < _TRIAL:
+            report.warn(f"{key}.end", f"{type_name(scheduler)} {what}")
+        else:
+            cure = f"end it earlier, or raise {length}"
+            report.problem(f"{key}.end", f"{type_name(scheduler)} {what}", cure)
+
+
+def _end_of_rise(scheduler: Any) -> int | None:
+    """When a scheduler stops raising the rate, or ``None`` if it does not raise it."""
+    if type_name(scheduler) not in _RISING or scheduler.get("end") is None:
+        return None
+    name, default = _RISING[type_name(scheduler)]
+    start = scheduler.get(name, default) if name else default
+    return scheduler["end"] if start < scheduler.get("end_factor", 1.0) else None
+
+
+def _epoch_length(loader: dict[str, Any], images: int | None) -> int | None:
+    """Iterations of an epoch, over all processes that a launcher has announced."""
+    batch = loader.get("batch_size")
+    if images is None or not isinstance(batch, int):
+        return None
+    return math.ceil(images / (batch * int(os.environ.get("WORLD_SIZE", 1))))
