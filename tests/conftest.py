@@ -67,3 +67,24 @@ def shapes_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "shapes"
     write_shapes(root, ShapesSettings(num_train=8, num_val=4, seed=7))
     return root
+
+
+@pytest.fixture(scope="session")
+def trained_detector(tmp_path_factory):
+    """A tiny Mask R-CNN that predicts, see :class:`tests.trained.Trained`."""
+    return _trained("detector", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def trained_segmentor(tmp_path_factory):
+    """A tiny Semantic FPN that predicts, see :class:`tests.trained.Trained`."""
+    return _trained("segmentor", tmp_path_factory)
+
+
+def _trained(kind, tmp_path_factory):
+    from tests.trained import trained
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # the workers' own folders lie in it
+    return trained(kind, folder / "trained")
