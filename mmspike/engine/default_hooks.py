@@ -8,10 +8,7 @@ DEFAULT_HOOKS: tuple[str, ...] = (
     "mmspike.FitHook",
     "mmspike.FiniteHook",
     "mmspike.ExactResumeHook",
-)
-    "mmspike.FitHook",
-    "mmspike.FiniteHook",
-    "mmspike.ExactResumeHook",
+    "mmspike.FusedReportHook",
 )
 """Types of hooks, built without arguments where a config does not name them itself."""
 CHECKPOINT_HOOK = "mmspike.AtomicCheckpointHook"
