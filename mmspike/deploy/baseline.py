@@ -7,7 +7,7 @@ from typing import Any
 from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 
-from mmspike.backbones.meta_spikeformer import MetaSpikeFormer
+from mmspike.backbones.meta_spikeformer import MetaSpikeFormer, Stage
 from mmspike.neurons import LIF
 
 
@@ -55,9 +55,8 @@ def _eager_neuron(neuron: LIF) -> EagerLIF:
 
 def _repeat_image(backbone: MetaSpikeFormer) -> None:
     stem, steps = backbone.stages[0], backbone.time_steps
-    plain = stem.forward
 
-    def forward(x: Tensor, time_steps: int | None = None, with_cp: bool = False) -> Tensor:
-        return plain(x.repeat(steps, 1, 1, 1, 1), None, with_cp)
+    def forward(img: Tensor, with_cp: bool = False) -> Tensor:
+        return Stage.forward(stem, img.repeat(steps, 1, 1, 1, 1), with_cp)
 
     stem.forward = forward

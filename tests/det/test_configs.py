@@ -7,7 +7,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.energy import measure_firing_rates
-from mmspike.layers import event_driven
+from mmspike.fused.cpu import convolution
 from mmspike.native import conv as kernels
 from tests.conftest import ROOT
 from tests.det.helpers import build, make_batch, read_config, small_config
@@ -104,7 +104,7 @@ def test_minimal_filtering_leaves_the_gradients_of_the_whole_detector(time_steps
     kernel, calls, grads = kernels.grad_input, [], []
     monkeypatch.setattr(kernels, "grad_input", lambda *a: calls.append(a) or kernel(*a))
     for least in (10**9, 1):
-        monkeypatch.setattr(event_driven, "FILTERED_PIXELS", least)
+        monkeypatch.setattr(convolution, "FILTERED_PIXELS", least)
         model.zero_grad()
         total.backward(retain_graph=True)
         grads.append({n: p.grad.double() for n, p in model.named_parameters()})

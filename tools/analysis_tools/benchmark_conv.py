@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from timing import interleave, keep_memory
 from torch import Tensor
 
+from mmspike.fused.cpu.attention import mix_packed
+from mmspike.fused.cpu.convolution import DENSE_RATE, takes_quads
+from mmspike.fused.cpu.spikes import PackedSpikes, fire_into_bits
 from mmspike.layers.attention import linear_attention
-from mmspike.layers.event_driven import DENSE_RATE, PackedSpikes, attend, takes_quads
-from mmspike.layers.firing import fire_into_bits
 from mmspike.native import conv as kernels
 from mmspike.native import library
 from mmspike.neurons import LIF
@@ -141,7 +142,7 @@ def time_attention(rate: float, args: argparse.Namespace, dim: int = 256, heads:
     q, k, v = spikes.flatten(2).unflatten(1, (3, heads, -1)).unbind(1)
     runs = {
         "dense": lambda: linear_attention(q, k, v, 0.125),
-        "ours": lambda: attend(packed, heads, 0.125),
+        "ours": lambda: mix_packed(packed, heads, 0.125),
     }
     seconds = interleave(runs, args.rounds, "cpu")
     cells = [f"attention, {dim}, {heads} heads", "14x14", f"{100 * rate:.0f} %", "bits"]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from mmspike.fused import checkpointed
+from mmspike.fused.memory import spikes_saved_as_bytes
 from mmspike.layers.attention import SpikeDrivenSelfAttention
-from mmspike.layers.checkpoint import checkpointed
 from mmspike.layers.conv import SpikeLayer, build_norm, spike_conv
-from mmspike.layers.memory import spikes_saved_as_bytes
 from mmspike.neurons import LIF
 
 BN = dict(type="BN")
@@ -21,7 +21,7 @@ EAGER = dict(type="mmspike.LIF", backend="eager")  # whose spikes are floats
 def gradients(model, x, plain, monkeypatch):
     if plain:
         monkeypatch.setattr(
-            "mmspike.layers.memory.spikes_saved_as_bytes",
+            "mmspike.fused.memory.spikes_saved_as_bytes",
             lambda *_: torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t),
         )
     x = x.clone().requires_grad_()

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from mmspike.layers.checkpoint import checkpointed
-from mmspike.layers.conv import SpikeChain, spike_conv
-from mmspike.layers.event_driven import PackedSpikes, convolve
-from mmspike.layers.firing import fire, norm_and_fire
+from mmspike.fused import checkpointed
+from mmspike.fused.cpu.convolution import convolve
+from mmspike.fused.cpu.spikes import PackedSpikes, fire, norm_and_fire
+from mmspike.layers.conv import ONE_SIGMA_RATE, run_layers, spike_conv
 from mmspike.layers.time import per_step
 from mmspike.native import library
 from mmspike.neurons import LIF
@@ -89,10 +89,15 @@ def test_the_norms_output_is_not_kept():
     assert [t.data_ptr() for t in kept if t.numel() >= y.numel()] == [y.data_ptr()]
 
 
+class Chain(nn.Sequential):
+    def forward(self, x_seq):
+        return run_layers(self, x_seq)
+
+
 def chain(**kwargs):
-    return SpikeChain(
-        spike_conv(8, 16, 3, norm_cfg=dict(type="BN"), lively=True, **kwargs),
-        spike_conv(16, 24, 1, norm_cfg=dict(type="BN"), lively=True, **kwargs),
+    return Chain(
+        spike_conv(8, 16, 3, norm_cfg=dict(type="BN"), init_rate=ONE_SIGMA_RATE, **kwargs),
+        spike_conv(16, 24, 1, norm_cfg=dict(type="BN"), init_rate=ONE_SIGMA_RATE, **kwargs),
         spike_conv(24, 8, 3, norm_cfg=dict(type="BN"), **kwargs),
     )
 
@@ -209,7 +214,7 @@ def test_norms_that_do_not_learn_and_single_values():
 def test_what_does_not_fit_is_refused_by_torch():
     x = input_of(2, 16)
     with pytest.raises(RuntimeError, match="channels"):
-        SpikeChain(spike_conv(8, 16, 3, norm_cfg=dict(type="BN")))(x)
+        Chain(spike_conv(8, 16, 3, norm_cfg=dict(type="BN")))(x)
     with pytest.raises(RuntimeError, match="running_mean should contain"):
         norm_and_fire(norm_of(8), LIF(), x)
     conv = nn.Conv2d(16, 8, 3)
@@ -220,7 +225,7 @@ def test_what_does_not_fit_is_refused_by_torch():
 
 @pytest.mark.parametrize(("time_steps", "batch"), [(1, 1), (2, 1), (2, 2)])
 def test_gradients_of_channels_last_maps_are_not_copied(time_steps, batch, monkeypatch):
-    layers = SpikeChain(*(spike_conv(16, 16, 3, norm_cfg=dict(type="BN")) for _ in range(3)))
+    layers = Chain(*(spike_conv(16, 16, 3, norm_cfg=dict(type="BN")) for _ in range(3)))
     taken = []
 
     def watch(grad, x):

@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmspike.layers.conv import ConvShape
+from mmspike.fused.switch import is_enabled
+from mmspike.layers.conv_shape import ConvShape
 from mmspike.native.conv import pack_weight
 
 _CHANNELS_LAST = torch.channels_last
 
 
-def can_pack() -> bool:
-    """Whether this torch has oneDNN and the operators that take packed weights."""
+def can_lay_out() -> bool:
+    """Whether this torch has oneDNN and the operators that take weights laid out for it."""
     return torch.backends.mkldnn.is_available() and all(
         hasattr(torch.ops.mkldnn, name)
         for name in ("_convolution_pointwise", "_linear_pointwise", "_reorder_linear_weight")
@@ -48,6 +49,7 @@ class _Packed(nn.Module):
         return (
             x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
+            and is_enabled()
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
@@ -146,3 +148,17 @@ class PackedLinear(_Packed):
     def extra_repr(self) -> str:
         """Sizes, as torch prints them."""
         return f"{self.in_features}, {self.out_features}"
+
+
+def lay_out(layer: nn.Module) -> nn.Module | None:
+    """A layer that computes the same, in inference on a CPU, from weights laid out once for it.
+
+    Args:
+        layer: A convolution or linear layer.
+
+    Returns:
+        The layer to put in its place; ``None`` if there is none.
+    """
+    if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
+        return PackedConv2d(layer)
+    return PackedLinear(layer) if type(layer) is nn.Linear else None

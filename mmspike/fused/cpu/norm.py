@@ -1,7 +1,7 @@
 """Batch norms on the CPU, with a backward pass in two passes over memory.
 
 The forward pass is torch's, whose backward pass, of maps with the channels last, is slower than
-memory. ``firing.py`` fuses a norm with the neuron behind it.
+memory. ``spikes.py`` fuses a norm with the neuron after it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from mmspike.layers.event_driven import is_watched, runs_plainly
-from mmspike.native.library import is_available
+from mmspike.fused.cpu.reasons import why_not_input, why_not_normalise
 from mmspike.neurons.kernels import native
 
 
@@ -27,44 +26,15 @@ def normalise(norm: nn.Module, y: Tensor) -> Tensor:
     """
     if not (
         torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and is_available()
         and norm.training
-        and can_normalise(norm, y, 4)
-        and runs_plainly(y, torch.float32)
+        and y.dim() == 4
+        and why_not_normalise(norm, y) is None
+        and why_not_input(y) is None
         and y.is_contiguous(memory_format=torch.channels_last)
     ):
         return norm(y)
     running = (norm.running_mean, norm.running_var)
     return _Norm.apply(y, norm.weight, norm.bias, *running, _momentum(norm), norm.eps)
-
-
-def can_normalise(norm: nn.Module, y: Tensor, dim: int) -> bool:
-    """Whether the kernels know this norm, over ``y`` of ``dim`` axes, the last three [C, H, W]."""
-    return (
-        type(norm) is nn.BatchNorm2d
-        and norm.affine
-        and norm.track_running_stats
-        and norm.num_batches_tracked is not None
-        and y.dim() == dim
-        and norm.num_features == y.size(-3)
-        and y.numel() > norm.num_features  # one value per channel has no variance
-        and are_plain(norm.weight, norm.bias, norm.running_mean, norm.running_var)
-        and not is_watched(norm)
-    )
-
-
-def are_plain(*tensors: Tensor | None) -> bool:
-    """Whether all that are there are what the kernels read: float32, on the CPU, vectors dense."""
-    return all(
-        x is None
-        or (
-            x.dtype == torch.float32
-            and x.device.type == "cpu"
-            and (x.dim() > 1 or x.is_contiguous())
-        )
-        for x in tensors
-    )
 
 
 @torch.no_grad()

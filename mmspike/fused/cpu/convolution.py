@@ -1,22 +1,23 @@
 """Convolutions on the CPU whose work grows with the number of spikes.
 
-Neurons write spikes as bits (``firing.py``), and the layers that read them add up rows of weights
-where there are any (``mmspike/native``). The results are those of the plain layers but for the
-order of the sums, in gradients but for their rounding; bits are all that is kept of the spikes for
-the backward pass.
+Layers that read spikes as bits (``spikes.py``) add up rows of weights where there are any
+(``mmspike/native``). Bits are all that is kept of the spikes for the backward pass.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from mmspike.fused.cpu.norm import normalise
+from mmspike.fused.cpu.packed import PackedConv2d
+from mmspike.fused.cpu.spikes import PackedSpikes
+from mmspike.fused.protocols import SplitLayer
+from mmspike.fused.watch import is_watched
 from mmspike.native import conv as kernels
 from mmspike.native.library import ConvStruct
 from mmspike.neurons.kernels import native
@@ -41,65 +42,37 @@ FILTERED_PIXELS = 1024
 of the filters, which are four times as many as the weights."""
 
 
-class PackedSpikes(NamedTuple):
-    """Spikes ``[T, B, C, H, W]`` as bits in channels-last order; :func:`convolve` reads them.
-
-    Attributes:
-        carrier: A tensor of the spikes' shape without memory of its own, through which autograd
-            passes the spikes' gradient on.
-        bits: Bytes of eight spikes each.
-        count: Number of spikes.
-    """
-
-    carrier: Tensor
-    bits: Tensor
-    count: int
-
-    @property
-    def shape(self) -> torch.Size:
-        """Shape of the spikes."""
-        return self.carrier.shape
-
-    def flatten(self, start: int, end: int) -> PackedSpikes:
-        """Merge leading axes, as ``Tensor.flatten``."""
-        return self._replace(carrier=self.carrier.flatten(start, end))
-
-    def unpack(self) -> Tensor:
-        """The spikes as floats, in channels-last memory; outside the graph."""
-        n, c, h, w = self.carrier.flatten(0, -4).shape
-        spikes = self.carrier.new_empty(n, h, w, c)
-        return kernels.unpack(self.bits, spikes).permute(0, 3, 1, 2).view(self.shape)
-
-
-def convolve(conv: nn.Module, spikes: Tensor | PackedSpikes) -> Tensor:
-    """Run a convolution on spikes.
+def convolve(layer: nn.Module, spikes: Tensor | PackedSpikes) -> Tensor:
+    """Run a layer on spikes.
 
     Args:
-        conv: The convolution, or a module whose first layer (``reader``) is one.
+        layer: A convolution, or several layers of which the first is one.
         spikes: ``[N, C, H, W]``, bits or not.
 
     Returns:
         ``[N, C', H', W']``.
     """
-    if not isinstance(spikes, PackedSpikes) or hasattr(conv, "reader"):
-        return conv(spikes)
-    weight, geometry = conv.weight, _geometry_of(conv, spikes)
+    if isinstance(layer, SplitLayer) and not is_watched(layer):
+        return layer.rest(convolve(layer.first, spikes), normalise)
+    if not isinstance(spikes, PackedSpikes):
+        return layer(spikes)
+    weight, geometry = layer.weight, _geometry_of(layer, spikes)
     infers = not torch.is_grad_enabled()
-    if conv.groups > 1 and infers:
+    if layer.groups > 1 and infers:
         return kernels.depthwise(spikes.bits, weight, geometry)
-    if conv.groups > 1:
+    if layer.groups > 1:
         return _Depthwise.apply(spikes.carrier, weight, spikes.bits, geometry)
     dense = _is_dense(spikes, geometry)
-    if hasattr(conv, "packed_rows") and infers:
+    if isinstance(layer, PackedConv2d) and infers:
         if dense:
-            return conv(spikes.unpack())
-        rows = conv.packed_rows(bool(geometry.quads))
-        return kernels.forward(spikes.bits, rows, conv.bias, geometry)
-    return _Convolve.apply(spikes.carrier, weight, conv.bias, spikes, geometry, dense)
+            return layer(spikes.unpack())
+        rows = layer.packed_rows(bool(geometry.quads))
+        return kernels.forward(spikes.bits, rows, layer.bias, geometry)
+    return _Convolve.apply(spikes.carrier, weight, layer.bias, spikes, geometry, dense)
 
 
 def convolve_and_fire(
-    conv: nn.Module, spikes: PackedSpikes, p: LIFParameters
+    conv: PackedConv2d, spikes: PackedSpikes, p: LIFParameters
 ) -> PackedSpikes | None:
     """Run a deployed convolution on spikes, and the neurons that read it, without what is between.
 
@@ -111,7 +84,7 @@ def convolve_and_fire(
     Returns:
         The neurons' spikes, ``[T, B, C', H', W']``; ``None`` if they have to be run one by one.
     """
-    if torch.is_grad_enabled() or not hasattr(conv, "packed_rows") or conv.groups > 1:
+    if torch.is_grad_enabled() or conv.groups > 1:
         return None
     steps, geometry = spikes.shape[0], _geometry_of(conv, spikes.flatten(0, 1))
     if geometry.out_channels % 8 or _is_dense(spikes, geometry):
@@ -124,24 +97,8 @@ def convolve_and_fire(
     return PackedSpikes(spikes.carrier.new_zeros(()).expand(shape), bits, count)
 
 
-def attend(qkv: PackedSpikes, num_heads: int, scale: float) -> Tensor:
-    """``scale * q (k^T v)`` from spikes; see ``attention.linear_attention``.
-
-    Args:
-        qkv: q, k and v, one behind the other in the channels: ``[T, B, 3 C, H, W]``.
-        num_heads: Heads that the channels are split into.
-        scale: Factor of the result.
-
-    Returns:
-        ``[T, B, C, H, W]`` in channels-last memory.
-    """
-    t, b, c, h, w = qkv.shape
-    out = kernels.attention(qkv.bits, (t * b, h * w, c // 3), num_heads, scale)
-    return out.view(t, b, h, w, c // 3).permute(0, 1, 4, 2, 3)
-
-
 def _geometry_of(conv: nn.Module, spikes: PackedSpikes) -> ConvStruct:
-    made = hasattr(conv, "packed_rows") and not torch.is_grad_enabled()
+    made = isinstance(conv, PackedConv2d) and not torch.is_grad_enabled()
     return kernels.geometry(
         tuple(spikes.shape),
         tuple(conv.weight.shape),
@@ -170,41 +127,6 @@ def takes_quads(weight: Tensor, spikes: PackedSpikes, made: bool, stride: int = 
 
 def _is_dense(spikes: PackedSpikes, geometry: ConvStruct) -> bool:
     return spikes.count > DENSE_RATE * spikes.shape.numel() and not geometry.quads
-
-
-def is_depthwise(conv: nn.Module) -> bool:
-    """Whether the kernels know this kind of depthwise convolution."""
-    return (
-        conv.groups == conv.in_channels == conv.out_channels
-        and tuple(conv.weight.shape[2:]) in ((3, 3), (7, 7))
-        and set(conv.stride) == {1}
-        and conv.bias is None
-    )
-
-
-def runs_plainly(x: Tensor, dtype: torch.dtype) -> bool:
-    """Whether a tensor on the CPU is computed with as it is: no autocast, no mode, no tracing."""
-    return (
-        type(x) is Tensor
-        and x.device.type == "cpu"
-        and x.dtype == dtype
-        and x.numel() > 0
-        and _get_current_dispatch_mode() is None
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()
-    )
-
-
-def is_watched(module: nn.Module) -> bool:
-    """Whether somebody wants to see what goes in or comes out: hooks, or a ``forward`` put over."""
-    return bool(
-        "forward" in vars(module)
-        or module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or nn.modules.module._has_any_global_hook()
-    )
 
 
 class _Depthwise(torch.autograd.Function):

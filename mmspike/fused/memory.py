@@ -1,12 +1,16 @@
-"""How maps lie in memory, and what layers keep of them for the backward pass."""
+"""How maps lie in memory, and what is kept of spikes for the backward pass, on any device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+
+from mmspike.fused.protocols import SpikingAttention, SpikingLayer
+from mmspike.layers.time import per_step
+from mmspike.neurons import levels_of
 
 
 def in_fastest_format(img: Tensor) -> Tensor:
@@ -17,12 +21,6 @@ def in_fastest_format(img: Tensor) -> Tensor:
     devices the caller decides.
     """
     return img.contiguous(memory_format=torch.channels_last) if img.device.type == "cpu" else img
-
-
-def format_of(x: Tensor) -> torch.memory_format:
-    """The memory format of ``[N, C, H, W]``: channels-last if it is dense in that."""
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
 
 
 @contextmanager
@@ -60,8 +58,8 @@ def spikes_saved_as_bytes(spikes: Tensor, levels: int) -> Iterator[None]:
 
 def saving(spikes: object, neuron: nn.Module) -> AbstractContextManager:
     """Let what runs inside keep a neuron's spikes as bytes, if they are not bits already."""
-    levels = getattr(neuron, "spike_levels", None)
-    if levels is None or not isinstance(spikes, Tensor) or torch.compiler.is_compiling():
+    levels = levels_of(neuron)
+    if levels is None or not isinstance(spikes, Tensor):
         return nullcontext()
     return spikes_saved_as_bytes(spikes, levels)
 
@@ -69,3 +67,38 @@ def saving(spikes: object, neuron: nn.Module) -> AbstractContextManager:
 def _others() -> bool:
     """Whether hooks for saved tensors are there already; torch calls the innermost pair alone."""
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+
+
+class ByteEngine:
+    """Runs layers plainly, in training, but keeps their spikes as bytes for the backward pass."""
+
+    name = "bytes"
+
+    def why_not(self, x_seq: Tensor) -> str | None:
+        """See :class:`~mmspike.fused.protocols.Engine`."""
+        return None if torch.is_grad_enabled() else "nothing is kept without gradients"
+
+    def why_not_fused(self, layer: SpikingLayer, x_seq: Tensor) -> str | None:
+        """See :class:`~mmspike.fused.protocols.Engine`."""
+        return "spikes are kept as bytes, and nothing is fused"
+
+    def run(self, layers: Sequence[SpikingLayer], x_seq: Tensor) -> Tensor:
+        """See :class:`~mmspike.fused.protocols.Engine`."""
+        for layer in layers:
+            spikes = layer.neuron(x_seq)
+            with saving(spikes, layer.neuron):
+                y_seq = per_step(layer.layer, spikes)
+            x_seq = per_step(layer.norm, y_seq)
+        return x_seq
+
+    def attend(self, attention: SpikingAttention, x_seq: Tensor) -> Tensor:
+        """See :class:`~mmspike.fused.protocols.Engine`."""
+        spikes = attention.neuron(x_seq)
+        with saving(spikes, attention.neuron):
+            qkv = [
+                neuron(per_step(lambda s, conv=conv, norm=norm: norm(conv(s)), spikes))
+                for conv, norm, neuron in attention.projections()
+            ]
+        if len(qkv) == 1:
+            qkv = qkv[0].chunk(3, dim=2)
+        return self.run([attention.output()], attention.mix(*qkv))

@@ -1,31 +1,50 @@
-"""Neurons in front of layers: as bits where the kernels can, with the norm in front of them fused.
-
-On a CPU with the compiled kernels, a neuron's spikes are written as bits for the convolutions that
-read them (``event_driven.py``), and a batch norm and the neuron behind it are one pass over memory
-that keeps the norm's input alone. Whatever the kernels do not know (other neurons, norms, types and
-devices, hooks that want to see what passes) takes the plain way: norm, neuron, layer, one by one.
-"""
+"""Neurons that write their spikes as bits, and a batch norm and the neuron after it in one pass."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from mmspike.layers.event_driven import (
-    PackedSpikes,
-    convolve_and_fire,
-    is_depthwise,
-    is_watched,
-    runs_plainly,
-)
-from mmspike.layers.norm import are_plain, can_normalise, norm_gradients, normalise, statistics
+from mmspike.fused.cpu.norm import norm_gradients, normalise, statistics
+from mmspike.fused.cpu.reasons import why_not_fire, why_not_input, why_not_normalise, why_not_pack
 from mmspike.layers.time import fold_time, per_step, unfold_time
-from mmspike.neurons import LIF
+from mmspike.native import conv as kernels
 from mmspike.neurons.kernels import native
 from mmspike.neurons.kernels.common import LIFParameters, empty_like_steps, rows
+
+
+class PackedSpikes(NamedTuple):
+    """Spikes ``[T, B, C, H, W]`` as bits in channels-last order.
+
+    Attributes:
+        carrier: A tensor of the spikes' shape without memory of its own, through which autograd
+            passes the spikes' gradient on.
+        bits: Bytes of eight spikes each.
+        count: Number of spikes.
+    """
+
+    carrier: Tensor
+    bits: Tensor
+    count: int
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the spikes."""
+        return self.carrier.shape
+
+    def flatten(self, start: int, end: int) -> PackedSpikes:
+        """Merge leading axes, as ``Tensor.flatten``."""
+        return self._replace(carrier=self.carrier.flatten(start, end))
+
+    def unpack(self) -> Tensor:
+        """The spikes as floats, in channels-last memory; outside the graph."""
+        n, c, h, w = self.carrier.flatten(0, -4).shape
+        spikes = self.carrier.new_empty(n, h, w, c)
+        return kernels.unpack(self.bits, spikes).permute(0, 3, 1, 2).view(self.shape)
 
 
 def fire(neuron: nn.Module, x_seq: Tensor, *readers: nn.Module) -> Tensor | PackedSpikes:
@@ -34,7 +53,7 @@ def fire(neuron: nn.Module, x_seq: Tensor, *readers: nn.Module) -> Tensor | Pack
     Args:
         neuron: The neuron.
         x_seq: Membrane potentials, ``[T, B, C, H, W]``.
-        *readers: The layers that read the spikes, through ``event_driven.convolve``.
+        *readers: The layers that read the spikes, through ``convolution.convolve``.
 
     Returns:
         Spikes of the same shape.
@@ -59,46 +78,15 @@ def norm_and_fire(
     Returns:
         Spikes of the same shape.
     """
-    if not (can_normalise(norm, y_seq, 5) and _can_fire(neuron, y_seq)):
+    if not (_can_fire(neuron, y_seq) and why_not_normalise(norm, y_seq) is None):
         return fire(neuron, per_step(partial(normalise, norm), y_seq), *readers)
     y_seq = _dense(_channels_last(y_seq))
     mean, var = statistics(norm, fold_time(y_seq))
-    pack = bool(readers) and _can_pack(y_seq, readers)
+    pack = _can_pack(y_seq, readers)
     out = _NormFire.apply(
         y_seq, norm.weight, norm.bias, mean, var, norm.eps, norm.training, neuron.dynamics(), pack
     )
     return PackedSpikes(*out) if pack else out
-
-
-def convolve_norm_and_fire(
-    layer: nn.Module,
-    norm: nn.Module,
-    neuron: nn.Module,
-    spikes: Tensor | PackedSpikes,
-    *readers: nn.Module,
-) -> PackedSpikes | None:
-    """Run a convolution, its norm and the next neuron in one pass, where a deployed model can.
-
-    Args:
-        layer: The convolution.
-        norm: Its norm, which deployment has folded away.
-        neuron: The neuron behind.
-        spikes: What the convolution reads, ``[T, B, C, H, W]``.
-        *readers: The layers that read the neuron's spikes.
-
-    Returns:
-        The neuron's spikes; ``None`` if the three have to be run one by one.
-    """
-    if not (
-        isinstance(spikes, PackedSpikes)
-        and type(norm) is nn.Identity
-        and _can_fire(neuron, spikes.carrier)
-        and not is_watched(norm)
-        and _can_read(layer, spikes.shape[2])
-        and all(_can_read(reader, _out_channels(layer)) for reader in readers)
-    ):
-        return None
-    return convolve_and_fire(layer, spikes, neuron.dynamics())
 
 
 def fire_into_bits(neuron: nn.Module, x_seq: Tensor) -> PackedSpikes | None:
@@ -109,40 +97,12 @@ def fire_into_bits(neuron: nn.Module, x_seq: Tensor) -> PackedSpikes | None:
 
 
 def _can_fire(neuron: nn.Module, x_seq: Tensor) -> bool:
-    return (
-        not torch.compiler.is_compiling()
-        and type(neuron) is LIF
-        and neuron.backend in ("auto", "native")
-        and native.supports(neuron.surrogate_function)
-        and runs_plainly(x_seq, torch.float32)
-        and x_seq.dim() == 5
-        and not is_watched(neuron)
-    )
+    return why_not_input(x_seq) is None and why_not_fire(neuron, x_seq) is None
 
 
 def _can_pack(x_seq: Tensor, readers: tuple[nn.Module, ...]) -> bool:
-    fits = x_seq.size(2) % 8 == 0 and x_seq.size(-1) < 2**13  # places of spikes have 32 bits
-    return fits and bool(readers) and all(_can_read(r, x_seq.size(2)) for r in readers)
-
-
-def _can_read(layer: nn.Module, channels: int) -> bool:
-    if hasattr(layer, "reader"):  # several layers, of which the first reads the spikes
-        return not is_watched(layer) and _can_read(layer.reader, channels)
-    return (
-        (type(layer) is nn.Conv2d or hasattr(layer, "packed_rows"))
-        and (layer.groups == 1 or is_depthwise(layer))
-        and set(layer.dilation) == {1}
-        and not isinstance(layer.padding, str)
-        and getattr(layer, "padding_mode", "zeros") == "zeros"
-        and layer.in_channels == channels  # or the layer has something to say
-        and are_plain(layer.weight, layer.bias)
-        and layer.weight[0].numel() < 2**16
-        and not is_watched(layer)
-    )
-
-
-def _out_channels(layer: nn.Module) -> int | None:
-    return getattr(layer, "out_channels", None)
+    channels, columns = x_seq.size(2), x_seq.size(-1)
+    return bool(readers) and all(why_not_pack(channels, columns, r) is None for r in readers)
 
 
 def _channels_last(x_seq: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmspike.layers import norm as norms
-from mmspike.layers.checkpoint import checkpointed
-from mmspike.layers.norm import normalise
+from mmspike.fused import checkpointed
+from mmspike.fused.cpu import norm as norms
+from mmspike.fused.cpu.norm import normalise
 from mmspike.native import library
 
 pytestmark = pytest.mark.skipif(not library.is_available(), reason="kernels not compiled")

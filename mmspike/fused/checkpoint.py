@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from mmspike.fused.switch import enabled, is_enabled
 
 
 class FrozenStatistics(AbstractContextManager):
@@ -34,6 +36,21 @@ class FrozenStatistics(AbstractContextManager):
             count.copy_(before)
 
 
+class _Recomputation(AbstractContextManager):
+    """Computes anew as the first time: the same paths, statistics frozen; on whatever thread."""
+
+    def __init__(self, module: nn.Module, fused: bool) -> None:
+        self.module, self.fused = module, fused
+
+    def __enter__(self) -> None:
+        self.stack = ExitStack()
+        self.stack.enter_context(FrozenStatistics(self.module))
+        self.stack.enter_context(enabled(self.fused))
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+
 def checkpointed(module: nn.Module, x: Tensor) -> Tensor:
     """Call ``module(x)``, keep no activations, and compute them again in the backward pass.
 
@@ -50,7 +67,9 @@ def checkpointed(module: nn.Module, x: Tensor) -> Tensor:
             "compile what is checkpointed, as backbone.compile() and mmspike.CompileHook do"
         )
 
+    again = _Recomputation(module, is_enabled())
+
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), FrozenStatistics(module)
+        return nullcontext(), again
 
     return checkpoint(module, x, use_reentrant=False, context_fn=contexts)

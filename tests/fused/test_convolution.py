@@ -12,18 +12,13 @@ from torch import nn
 from mmspike.backbones import MetaSpikeFormer
 from mmspike.backbones.meta_spikeformer import SepConv
 from mmspike.deploy import switch_to_deploy
-from mmspike.deploy.packed import PackedConv2d
-from mmspike.layers import event_driven
+from mmspike.fused.cpu import convolution
+from mmspike.fused.cpu.attention import mix_packed
+from mmspike.fused.cpu.convolution import convolve, convolve_and_fire, takes_quads
+from mmspike.fused.cpu.packed import PackedConv2d
+from mmspike.fused.cpu.spikes import PackedSpikes, fire, fire_into_bits
 from mmspike.layers.attention import linear_attention
 from mmspike.layers.conv import spike_conv
-from mmspike.layers.event_driven import (
-    PackedSpikes,
-    attend,
-    convolve,
-    convolve_and_fire,
-    takes_quads,
-)
-from mmspike.layers.firing import fire, fire_into_bits
 from mmspike.layers.time import per_step
 from mmspike.native import conv as kernels
 from mmspike.native import library
@@ -61,12 +56,13 @@ def potentials(time_steps, batch, channels, height, width, rate=0.16):
     return x.permute(0, 1, 4, 2, 3)
 
 
-def results(x, conv, weight=None):
-    """Output and gradients of a neuron and a convolution behind it."""
+def results(x, conv, weight=None, plain=False):
+    """Output and gradients of a neuron and a convolution after it."""
     x = x.detach().requires_grad_()
     conv.zero_grad()
-    s = fire(LIF(), x, conv)
-    y = convolve(conv, s.flatten(0, 1))
+    s = LIF()(x) if plain else fire(LIF(), x, conv)
+    assert isinstance(s, PackedSpikes) is not plain
+    y = conv(s.flatten(0, 1)) if plain else convolve(conv, s.flatten(0, 1))
     weight = torch.randn_like(y) if weight is None else weight
     y.backward(weight)
     return s, weight, [y.detach(), x.grad, *(p.grad for p in conv.parameters())]
@@ -85,14 +81,11 @@ def assert_close(given, expected):
 @pytest.mark.parametrize("bias", [True, False])
 def test_convolution_and_its_gradients(shape, time_steps, bias, monkeypatch):
     channels, out, kernel, stride, padding, height, width = shape
-    monkeypatch.setattr(event_driven, "FILTERED_PIXELS", 1)
+    monkeypatch.setattr(convolution, "FILTERED_PIXELS", 1)
     conv = nn.Conv2d(channels, out, kernel, stride, padding, bias=bias)
     x = potentials(time_steps, 2, channels, height, width)
     s, weight, given = results(x, conv)
-    assert isinstance(s, PackedSpikes)
-    monkeypatch.setattr("mmspike.layers.firing._can_pack", lambda *_: False)
-    plain, _, expected = results(x, conv, weight)
-    assert not isinstance(plain, PackedSpikes)
+    plain, _, expected = results(x, conv, weight, plain=True)
     assert_close(given, expected)
     assert torch.equal(s.unpack(), plain)
     assert s.count == plain.sum()
@@ -102,35 +95,29 @@ def test_convolution_and_its_gradients(shape, time_steps, bias, monkeypatch):
 @pytest.mark.parametrize("padding", [0, 1, 3])
 @pytest.mark.parametrize("size", [(9, 20), (7, 7), (11, 8)])
 @pytest.mark.parametrize("time_steps", [1, 2, 8])
-def test_depthwise_convolution_and_its_gradients(kernel, padding, size, time_steps, monkeypatch):
+def test_depthwise_convolution_and_its_gradients(kernel, padding, size, time_steps):
     for channels in (8, 24, 64):
         conv = nn.Conv2d(channels, channels, kernel, 1, padding, groups=channels, bias=False)
         x = potentials(time_steps, 2, channels, *size)
-        s, weight, given = results(x, conv)
-        assert isinstance(s, PackedSpikes)
-        with monkeypatch.context() as patch:
-            patch.setattr("mmspike.layers.firing._can_pack", lambda *_: False)
-            assert_close(given, results(x, conv, weight)[2])
+        _, weight, given = results(x, conv)
+        assert_close(given, results(x, conv, weight, plain=True)[2])
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.5, 0.99])
-def test_any_rate(rate, monkeypatch):
+def test_any_rate(rate):
     conv = nn.Conv2d(16, 24, 3, padding=1)
     x = potentials(2, 2, 16, 9, 8, rate)
     _, weight, given = results(x, conv)
-    monkeypatch.setattr("mmspike.layers.firing._can_pack", lambda *_: False)
-    assert_close(given, results(x, conv, weight)[2])
+    assert_close(given, results(x, conv, weight, plain=True)[2])
 
 
 @pytest.mark.parametrize("rate", [1e-6, 0.01, 0.04, 0.08, 0.3])
 @pytest.mark.parametrize("channels", [64, 272])
-def test_groups_taken_together_at_low_rates(rate, channels, monkeypatch):
+def test_groups_taken_together_at_low_rates(rate, channels):
     conv = nn.Conv2d(channels, 72, 3, padding=1)
     x = potentials(1, 2, channels, 7, 9, rate)
-    s, weight, given = results(x, conv)
-    assert isinstance(s, PackedSpikes)
-    monkeypatch.setattr("mmspike.layers.firing._can_pack", lambda *_: False)
-    assert_close(given, results(x, conv, weight)[2])
+    _, weight, given = results(x, conv)
+    assert_close(given, results(x, conv, weight, plain=True)[2])
 
 
 @pytest.mark.parametrize("time_steps", [*range(1, 9), 40])  # 40: more than a tile has pixels
@@ -152,7 +139,7 @@ def test_dense_and_sparse_way_agree(limit, monkeypatch):
     conv = nn.Conv2d(32, 48, 3, padding=1)
     x = potentials(2, 3, 32, 11, 10, 0.3)
     _, weight, expected = results(x, conv)
-    monkeypatch.setattr(event_driven, "DENSE_RATE", limit)
+    monkeypatch.setattr(convolution, "DENSE_RATE", limit)
     assert_close(results(x, conv, weight)[2], expected)
 
 
@@ -176,16 +163,14 @@ def set_threads():
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("depthwise", [False, True])
 @pytest.mark.usefixtures("instruction_set")
-def test_every_instruction_set_and_number_of_threads(depthwise, threads, set_threads, monkeypatch):
+def test_every_instruction_set_and_number_of_threads(depthwise, threads, set_threads):
     conv = nn.Conv2d(40, 104, 3, padding=1)
     if depthwise:
         conv = nn.Conv2d(40, 40, 7, padding=3, groups=40, bias=False)
     x = potentials(2, 2, 40, 13, 11)
     set_threads(threads)
-    bits, weight, given = results(x, conv)
-    assert isinstance(bits, PackedSpikes)
-    monkeypatch.setattr("mmspike.layers.firing._can_pack", lambda *_: False)
-    assert_close(given, results(x, conv, weight)[2])
+    _, weight, given = results(x, conv)
+    assert_close(given, results(x, conv, weight, plain=True)[2])
 
 
 def test_two_runs_are_equal_to_the_bit():
@@ -330,15 +315,14 @@ def test_gradient_of_inputs_of_no_images():
 
 @pytest.mark.parametrize("least", [1, 10**6])
 def test_gradient_of_inputs_in_layers(least, monkeypatch):
-    monkeypatch.setattr(event_driven, "FILTERED_PIXELS", least)
+    monkeypatch.setattr(convolution, "FILTERED_PIXELS", least)
     calls, kernel = [], kernels.grad_input
     monkeypatch.setattr(kernels, "grad_input", lambda *a: calls.append(a) or kernel(*a))
     conv = nn.Conv2d(16, 24, 3, padding=1)
     x = potentials(2, 2, 16, 9, 8)
     _, weight, given = results(x, conv)
     assert len(calls) == (least == 1)
-    monkeypatch.setattr("mmspike.layers.firing._can_pack", lambda *_: False)
-    assert_close(given, results(x, conv, weight)[2])
+    assert_close(given, results(x, conv, weight, plain=True)[2])
 
 
 def test_against_a_convolution_in_double_precision():
@@ -392,7 +376,7 @@ def test_attention_of_spikes_is_exact(channels, time_steps):
         s = fire_into_bits(LIF(), x)
         q, k, v = (y.flatten(3).unflatten(2, (heads, -1)) for y in LIF()(x).chunk(3, dim=2))
         expected = linear_attention(q, k, v, 0.125).flatten(2, 3).unflatten(3, (5, 7))
-        out = attend(s, heads, 0.125)
+        out = mix_packed(s, heads, 0.125)
     assert torch.equal(out, expected)
     assert expected.max() > 1
 
@@ -402,10 +386,10 @@ def test_attention_of_spikes_is_exact(channels, time_steps):
 def test_sums_over_four_channels(rate, kernel, monkeypatch):
     conv = nn.Conv2d(32, 72, kernel, padding=kernel // 2)
     x = potentials(2, 2, 32, 9, 8, rate)
-    monkeypatch.setattr(event_driven, "takes_quads", lambda *_: False)
-    monkeypatch.setattr(event_driven, "DENSE_RATE", 2.0)
+    monkeypatch.setattr(convolution, "takes_quads", lambda *_: False)
+    monkeypatch.setattr(convolution, "DENSE_RATE", 2.0)
     _, weight, expected = results(x, conv)
-    monkeypatch.setattr(event_driven, "takes_quads", lambda *_: True)
+    monkeypatch.setattr(convolution, "takes_quads", lambda *_: True)
     assert_close(results(x, conv, weight)[2], expected)
     packed = PackedConv2d(conv)
     with torch.no_grad():
