@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from mmspike.native import attention, depthwise
 from mmspike.native import conv as kernels
 from mmspike.native.library import ConvStruct
 from mmspike.neurons.kernels import native
@@ -86,14 +87,14 @@ def convolve(conv: nn.Module, spikes: Tensor | PackedSpikes) -> Tensor:
     weight, geometry = conv.weight, _geometry_of(conv, spikes)
     infers = not torch.is_grad_enabled()
     if conv.groups > 1 and infers:
-        return kernels.depthwise(spikes.bits, weight, geometry)
+        return depthwise.forward(spikes.bits, weight, geometry)
     if conv.groups > 1:
         return _Depthwise.apply(spikes.carrier, weight, spikes.bits, geometry)
     dense = _is_dense(spikes, geometry)
     if hasattr(conv, "packed_rows") and infers:
         if dense:
             return conv(spikes.unpack())
-        rows = conv.packed_rows(bool(geometry.quads))
+        rows = conv.packed_rows(bool(geometry.table))
         return kernels.forward(spikes.bits, rows, conv.bias, geometry)
     return _Convolve.apply(spikes.carrier, weight, conv.bias, spikes, geometry, dense)
 
@@ -116,7 +117,7 @@ def convolve_and_fire(
     steps, geometry = spikes.shape[0], _geometry_of(conv, spikes.flatten(0, 1))
     if geometry.out_channels % 8 or _is_dense(spikes, geometry):
         return None
-    rows = conv.packed_rows(bool(geometry.quads))
+    rows = conv.packed_rows(bool(geometry.table))
     bits, count = kernels.forward_and_fire(
         spikes.bits, rows, conv.bias, steps, native.struct_of(p), geometry
     )
@@ -136,7 +137,7 @@ def attend(qkv: PackedSpikes, num_heads: int, scale: float) -> Tensor:
         ``[T, B, C, H, W]`` in channels-last memory.
     """
     t, b, c, h, w = qkv.shape
-    out = kernels.attention(qkv.bits, (t * b, h * w, c // 3), num_heads, scale)
+    out = attention.forward(qkv.bits, (t * b, h * w, c // 3), num_heads, scale)
     return out.view(t, b, h, w, c // 3).permute(0, 1, 4, 2, 3)
 
 
@@ -169,7 +170,7 @@ def takes_quads(weight: Tensor, spikes: PackedSpikes, made: bool, stride: int = 
 
 
 def _is_dense(spikes: PackedSpikes, geometry: ConvStruct) -> bool:
-    return spikes.count > DENSE_RATE * spikes.shape.numel() and not geometry.quads
+    return spikes.count > DENSE_RATE * spikes.shape.numel() and not geometry.table
 
 
 def is_depthwise(conv: nn.Module) -> bool:
@@ -214,7 +215,7 @@ class _Depthwise(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(bits, weight)
         ctx.geometry = geometry
-        return kernels.depthwise(bits, weight, geometry)
+        return depthwise.forward(bits, weight, geometry)
 
     @staticmethod
     @once_differentiable
@@ -225,7 +226,7 @@ class _Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = _grad_input(grad_out, weight, g, groups=weight.size(0))
         if ctx.needs_input_grad[1]:
-            grad_weight = kernels.depthwise_grad_weight(bits, grad_out, g)
+            grad_weight = depthwise.grad_weight(bits, grad_out, g)
         return grad_x, grad_weight, None, None
 
 
@@ -244,7 +245,7 @@ class _Convolve(torch.autograd.Function):
         ctx.geometry = geometry
         if dense:
             return F.conv2d(spikes.unpack(), weight, bias, *_steps_of(geometry))
-        packed = kernels.pack_weight(weight, bool(geometry.quads))
+        packed = kernels.pack_weight(weight, bool(geometry.table))
         return kernels.forward(spikes.bits, packed, bias, geometry)
 
     @staticmethod

@@ -23,6 +23,8 @@ from mmspike.layers.event_driven import (
 )
 from mmspike.layers.norm import are_plain, can_normalise, norm_gradients, normalise, statistics
 from mmspike.layers.time import fold_time, per_step, unfold_time
+from mmspike.native import lif
+from mmspike.native.norm import Norm
 from mmspike.neurons import LIF
 from mmspike.neurons.kernels import native
 from mmspike.neurons.kernels.common import LIFParameters, empty_like_steps, rows
@@ -198,7 +200,7 @@ class _NormFire(torch.autograd.Function):
         inv_std = torch.rsqrt(var + eps)
         scale = weight * inv_std
         shift = (bias.double() - mean.double() * scale.double()).float()  # rounded once, as torch
-        norm = native.Norm(scale, shift, mean.clone())
+        norm = Norm(scale, shift, mean.clone())
         ctx.save_for_backward(y_seq, inv_std, *norm)
         ctx.batch, ctx.p = batch, p
         ctx.set_materialize_grads(False)
@@ -207,7 +209,7 @@ class _NormFire(torch.autograd.Function):
             ctx.mark_non_differentiable(bits)
             return carrier, bits, count
         s_seq = empty_like_steps(y_seq)
-        native.forward(rows(y_seq), p, rows(s_seq), norm)
+        lif.forward(rows(y_seq), rows(s_seq), native.struct_of(p), norm)
         return s_seq
 
     @staticmethod
@@ -217,7 +219,7 @@ class _NormFire(torch.autograd.Function):
             return (None,) * 9
         y_seq, inv_std, *norm = ctx.saved_tensors
         y_seq = _dense(_channels_last(y_seq))  # hooks may have kept it in another layout
-        norm = native.Norm(*norm)
+        norm = Norm(*norm)
         sums = torch.zeros(2, norm.scale.numel(), dtype=torch.float64)
         grad = native.gradient(y_seq, grad_s_seq, ctx.p, norm, sums)
         grads = norm_gradients(
@@ -227,9 +229,9 @@ class _NormFire(torch.autograd.Function):
 
 
 def _packed(
-    x_seq: Tensor, p: LIFParameters, norm: native.Norm | None = None
+    x_seq: Tensor, p: LIFParameters, norm: Norm | None = None
 ) -> tuple[Tensor, Tensor, int]:
     x = rows(x_seq)
     bits = x.new_empty(x.size(0), x.size(1) // 8, dtype=torch.uint8)
-    count = native.forward(x, p, bits, norm)
+    count = lif.forward(x, bits, native.struct_of(p), norm)
     return x_seq.new_zeros(()).expand(x_seq.shape), bits, count

@@ -399,7 +399,7 @@ def test_attention_of_spikes_is_exact(channels, time_steps):
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.95])
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_sums_over_four_channels(rate, kernel, monkeypatch):
+def test_lookup_tables_over_four_channels(rate, kernel, monkeypatch):
     conv = nn.Conv2d(32, 72, kernel, padding=kernel // 2)
     x = potentials(2, 2, 32, 9, 8, rate)
     monkeypatch.setattr(event_driven, "takes_quads", lambda *_: False)
@@ -424,7 +424,7 @@ def test_sums_over_four_channels(rate, kernel, monkeypatch):
         ((64, 64, 3, 3), 112, 0.9, True, False),  # too many inputs
     ],
 )
-def test_when_four_channels_are_added_up_at_once(shape, side, rate, made, expected):
+def test_when_a_lookup_table_is_taken(shape, side, rate, made, expected):
     inputs = torch.zeros(()).expand(1, 1, shape[1], side, side)
     spikes = PackedSpikes(inputs, None, int(rate * inputs.numel()))
     assert takes_quads(torch.zeros(()).expand(shape), spikes, made) == expected
