@@ -17,7 +17,7 @@ install: $(STAMP)
 
 # mmcv is compiled against the installed torch (12 minutes on two cores; pip keeps the wheel).
 # spikingjelly asks for torchvision and torchaudio, which only its data sets import.
-$(STAMP): Makefile setup.py mmspike/native/native.cpp $(wildcard mmspike/native/*.h) requirements/stack.txt \
+$(STAMP): Makefile setup.py $(wildcard mmspike/native/csrc/*) requirements/stack.txt \
           requirements/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -c requirements/constraints.txt $(TORCH) setuptools wheel ninja packaging

@@ -17,7 +17,7 @@ _NEURONS = (sj_neuron.BaseNode, sj_neuron.PSN, sj_neuron.MaskedPSN, sj_neuron.Sl
 
 def is_neuron(module: nn.Module) -> bool:
     """Whether a module declares that its output is spikes: spikingjelly's neurons, and ours."""
-    return isinstance(module, _NEURONS) or isinstance(module, Spiking)
+    return isinstance(module, (*_NEURONS, Spiking))
 
 
 def time_steps_of(neuron: nn.Module, spikes: Tensor) -> int:

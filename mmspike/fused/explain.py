@@ -65,7 +65,8 @@ def explained(model: nn.Module) -> Iterator[Explanation]:
         yield explanation
     for name, module in model.named_modules():
         if module in reasons:
-            explanation.layers[name.removesuffix(".layer")] = reasons[module]
+            owner, _, attribute = name.rpartition(".")
+            explanation.layers[owner if attribute == "layer" else name] = reasons[module]
 
 
 def explain(

@@ -103,7 +103,7 @@ class SpikeLayer(nn.Module):
         return per_step(lambda s: self.norm(self.layer(s)), spikes)
 
     def weigh(self, x_seq: Tensor) -> Tensor:
-        """What the norm reads, ``layer(neuron(x))``: map ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""
+        """What the norm reads: map ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""
         y_seq = fused.run([fused.Link(self.neuron, self.layer, nn.Identity())], x_seq)
         return per_step(self.layer, self.neuron(x_seq)) if y_seq is None else y_seq
 

@@ -1,8 +1,8 @@
-"""Calls of the convolutions, of their gradients and of the attention.
+"""Calls of convolutions and of their gradients (``csrc/conv.h``, ``conv_grad.h``, ``winograd.h``).
 
-They are in conv.h, conv_grad.h, winograd.h, depthwise.h and attention.h. Most add up rows of
-weights where there are spikes: the work grows with the number of spikes, not with the number of
-inputs. Spikes come as bits, eight in a byte, in channels-last order.
+All but the gradient of the inputs add up rows of weights where there are spikes: the work grows
+with the number of spikes, not with the number of inputs. Spikes come as bits, eight in a byte, in
+channels-last order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def geometry(
     weight: tuple[int, ...],
     stride: tuple[int, ...],
     padding: tuple[int, ...],
-    quads: bool = False,
+    table: bool = False,
 ) -> ConvStruct:
     """Describe a convolution to the kernels.
 
@@ -31,7 +31,7 @@ def geometry(
         weight: Shape of the weights, ``[C', C, h, w]``.
         stride: Along height and width.
         padding: Along height and width.
-        quads: As the weights were packed.
+        table: As the weights were packed.
 
     Raises:
         RuntimeError: If the kernel does not fit into the padded map.
@@ -46,24 +46,25 @@ def geometry(
             f"a convolution of kernel {weight[2:]} and padding {padding} does not fit into a map "
             f"of {h} x {w} pixels"
         )
-    return ConvStruct(n, h, w, c, *out, weight[0], *weight[2:], *stride, *padding, quads)
+    return ConvStruct(n, h, w, c, *out, weight[0], *weight[2:], *stride, *padding, table)
 
 
-def pack_weight(weight: Tensor, quads: bool = False) -> Tensor:
+def pack_weight(weight: Tensor, table: bool = False) -> Tensor:
     """Lay out weights ``[C', C, h, w]``, float32, for :func:`forward`.
 
     Args:
         weight: The weights.
-        quads: Whether to add up the weights of every choice among four neighbouring input channels
-            beforehand. Then a pixel takes no more than ``C / 4`` additions per tap, of rows from a
-            table four times as large: faster at high rates, if the table stays in the cache.
+        table: Whether to make a lookup table over four channels: the sums of the weights of every
+            choice among four neighbouring input channels. Then a pixel takes no more than ``C / 4``
+            additions per tap, of rows from a table four times as large as the weights: faster at
+            high rates, if the table stays in the cache.
     """
     conv = ConvStruct(
         channels=weight.size(1),
         out_channels=weight.size(0),
         kernel_height=weight.size(2),
         kernel_width=weight.size(3),
-        quads=quads,
+        table=table,
     )
     packed = weight.new_empty(loaded().mmspike_packed_size(ctypes.byref(conv)))
     call(
@@ -139,30 +140,6 @@ def forward_and_fire(
     return spikes, count
 
 
-def attention(bits: Tensor, shape: tuple[int, int, int], num_heads: int, scale: float) -> Tensor:
-    """``scale * q (k^T v)`` head by head, from spikes.
-
-    Args:
-        bits: q, k and v, one behind the other in the channels, in the order ``[N, pixels, 3 C]``.
-        shape: N, pixels and C.
-        num_heads: Heads that the channels are split into.
-        scale: Factor of the result.
-
-    Returns:
-        ``[N, pixels, C]``, float32.
-    """
-    out = torch.empty(shape, dtype=torch.float32, device="cpu")
-    call(
-        "attention",
-        pointer(bits),
-        pointer(out),
-        *map(ctypes.c_int64, (*shape, num_heads)),
-        ctypes.c_float(scale),
-        torch.get_num_threads(),
-    )
-    return out
-
-
 def grad_weight(bits: Tensor, grad_out: Tensor, conv: ConvStruct) -> Tensor:
     """Gradient of the weights, ``[C', C, h, w]``, at stride 1.
 
@@ -194,7 +171,7 @@ def grad_input(grad_out: Tensor, weight: Tensor, conv: ConvStruct) -> Tensor:
         conv: What :func:`geometry` gave.
 
     Returns:
-        The gradient in channels-last memory, by minimal filtering (``winograd.h``): a quarter of
+        The gradient in channels-last memory, by Winograd's algorithm (``winograd.h``): a quarter of
         the products of the definition. Rounding errors are spread over tiles of 4 x 4 pixels, and
         so are values that are not finite; on average they are about 1e-6 of the gradients.
     """
@@ -209,51 +186,6 @@ def grad_input(grad_out: Tensor, weight: Tensor, conv: ConvStruct) -> Tensor:
         torch.get_num_threads(),
     )
     return grad.permute(0, 3, 1, 2)
-
-
-def depthwise(bits: Tensor, weight: Tensor, conv: ConvStruct) -> Tensor:
-    """Convolve every channel by itself, 3 x 3 or 7 x 7, at stride 1.
-
-    Args:
-        bits: Spikes in the order ``[N, H, W, C]``.
-        weight: ``[C, 1, h, w]``.
-        conv: What :func:`geometry` gave.
-
-    Returns:
-        ``[N, C, H', W']`` in channels-last memory.
-    """
-    out = weight.new_empty(conv.images, conv.out_height, conv.out_width, conv.channels)
-    rows = weight.flatten(1).t().contiguous()  # [h * w, C]
-    call(
-        "depthwise_forward",
-        pointer(bits),
-        pointer(rows),
-        pointer(out),
-        ctypes.byref(conv),
-        torch.get_num_threads(),
-    )
-    return out.permute(0, 3, 1, 2)
-
-
-def depthwise_grad_weight(bits: Tensor, grad_out: Tensor, conv: ConvStruct) -> Tensor:
-    """Gradient of the weights of :func:`depthwise`, ``[C, 1, h, w]``.
-
-    Args:
-        bits: As there.
-        grad_out: Gradient of the output, in channels-last memory.
-        conv: As there.
-    """
-    h, w = conv.kernel_height, conv.kernel_width
-    grad = grad_out.new_empty(h, w, conv.channels)
-    call(
-        "depthwise_grad_weight",
-        pointer(bits),
-        pointer(grad_out),
-        pointer(grad),
-        ctypes.byref(conv),
-        torch.get_num_threads(),
-    )
-    return grad.permute(2, 0, 1).unsqueeze(1)
 
 
 def unpack(bits: Tensor, spikes: Tensor) -> Tensor:

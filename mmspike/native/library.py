@@ -21,7 +21,7 @@ LEVELS = ("generic", "avx2", "avx512")
 
 
 class LIFStruct(ctypes.Structure):
-    """``struct LIF`` of native.cpp."""
+    """``struct LIF`` of csrc/native.cpp."""
 
     _fields_: ClassVar = [
         *((name, ctypes.c_double) for name in ("tau", "threshold", "rest", "alpha")),
@@ -33,7 +33,7 @@ class LIFStruct(ctypes.Structure):
 
 
 class NormStruct(ctypes.Structure):
-    """``struct Norm`` of native.cpp."""
+    """``struct Norm`` of csrc/native.cpp."""
 
     _fields_: ClassVar = [
         *((name, ctypes.c_void_p) for name in ("scale", "shift", "mean")),
@@ -42,7 +42,7 @@ class NormStruct(ctypes.Structure):
 
 
 class ConvStruct(ctypes.Structure):
-    """``struct Conv`` of native.cpp."""
+    """``struct Conv`` of csrc/native.cpp."""
 
     _fields_: ClassVar = [
         (name, ctypes.c_int64)
@@ -50,13 +50,13 @@ class ConvStruct(ctypes.Structure):
             *("images", "height", "width", "channels"),
             *("out_height", "out_width", "out_channels"),
             *("kernel_height", "kernel_width", "stride_height", "stride_width"),
-            *("pad_height", "pad_width", "quads"),
+            *("pad_height", "pad_width", "table"),
         )
     ]
 
 
 VERSION = 3
-"""What ``mmspike_version()`` of native.cpp gives: a library of another one is not called."""
+"""What ``mmspike_version()`` of csrc/native.cpp gives: a library of another one is not called."""
 
 
 @lru_cache

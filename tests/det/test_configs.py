@@ -97,7 +97,7 @@ def test_every_parameter_gets_a_gradient(time_steps):
 
 
 @pytest.mark.parametrize("time_steps", [1, 2])
-def test_minimal_filtering_leaves_the_gradients_of_the_whole_detector(time_steps, monkeypatch):
+def test_winograd_leaves_the_gradients_of_the_whole_detector(time_steps, monkeypatch):
     model = build(small_config(time_steps)).train()
     losses = model(**make_batch(model), mode="loss")
     total = sum(sum(v) if isinstance(v, list) else v for k, v in losses.items() if "loss" in k)
@@ -109,8 +109,8 @@ def test_minimal_filtering_leaves_the_gradients_of_the_whole_detector(time_steps
         total.backward(retain_graph=True)
         grads.append({n: p.grad.double() for n, p in model.named_parameters()})
     assert calls
-    plain, filtered = (torch.cat([g.flatten() for g in grad.values()]) for grad in grads)
-    assert (filtered - plain).norm() < 1e-5 * plain.norm()
+    plain, winograd = (torch.cat([g.flatten() for g in grad.values()]) for grad in grads)
+    assert (winograd - plain).norm() < 1e-5 * plain.norm()
     for name, expected in grads[0].items():  # those in front of a norm are 0 but for rounding
         error = (grads[1][name] - expected).norm()
         assert error < 1e-4 * expected.norm() + 1e-7 * plain.norm(), name

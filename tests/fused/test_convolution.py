@@ -16,10 +16,9 @@ from mmspike.fused.cpu import convolution
 from mmspike.fused.cpu.attention import mix_packed
 from mmspike.fused.cpu.convolution import convolve, convolve_and_fire, takes_quads
 from mmspike.fused.cpu.packed import PackedConv2d
-from mmspike.fused.cpu.spikes import PackedSpikes, fire, fire_into_bits
+from mmspike.fused.cpu.spikes import PackedSpikes, fire, fire_into_bits, per_step_of
 from mmspike.layers.attention import linear_attention
 from mmspike.layers.conv import spike_conv
-from mmspike.layers.time import per_step
 from mmspike.native import conv as kernels
 from mmspike.native import library
 from mmspike.neurons import LIF
@@ -128,7 +127,7 @@ def test_every_number_of_steps_in_one_pass(time_steps):
     x = potentials(time_steps, 2, 16, 5, 6)
     with torch.no_grad():
         s = fire(LIF(), x, packed)
-        expected = neuron(per_step(lambda s: convolve(packed, s), s))
+        expected = neuron(per_step_of(lambda s: convolve(packed, s), s))
         fused = convolve_and_fire(packed, s, neuron.dynamics())
     assert torch.equal(fused.unpack(), expected)
     assert fused.count == expected.sum() > 0
@@ -349,19 +348,18 @@ def test_convolution_and_the_neuron_behind_it_in_one_pass(shape, time_steps, dyn
         if out % 8:
             assert fused is None
             return
-        y = per_step(lambda s: convolve(packed, s), s)
+        y = per_step_of(lambda s: convolve(packed, s), s)
         expected = neuron(y)
         assert torch.equal(fused.unpack(), expected)  # the sums are the same to the bit
     assert fused.count == expected.sum()
     assert 0 < expected.mean() < 1
 
 
-def test_only_deployed_layers_are_run_together():
+def test_layers_are_run_together_without_gradients_alone():
     conv = nn.Conv2d(16, 24, 3, padding=1)
     s = fire(LIF(), potentials(1, 1, 16, 5, 5), conv)
     p = LIF().dynamics()
     with torch.no_grad():
-        assert convolve_and_fire(conv, s, p) is None
         assert convolve_and_fire(PackedConv2d(conv), s, p) is not None
     assert convolve_and_fire(PackedConv2d(conv), s, p) is None  # gradients are wanted
 
@@ -383,7 +381,7 @@ def test_attention_of_spikes_is_exact(channels, time_steps):
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.95])
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_sums_over_four_channels(rate, kernel, monkeypatch):
+def test_lookup_tables_over_four_channels(rate, kernel, monkeypatch):
     conv = nn.Conv2d(32, 72, kernel, padding=kernel // 2)
     x = potentials(2, 2, 32, 9, 8, rate)
     monkeypatch.setattr(convolution, "takes_quads", lambda *_: False)
@@ -408,7 +406,7 @@ def test_sums_over_four_channels(rate, kernel, monkeypatch):
         ((64, 64, 3, 3), 112, 0.9, True, False),  # too many inputs
     ],
 )
-def test_when_four_channels_are_added_up_at_once(shape, side, rate, made, expected):
+def test_when_a_lookup_table_is_taken(shape, side, rate, made, expected):
     inputs = torch.zeros(()).expand(1, 1, shape[1], side, side)
     spikes = PackedSpikes(inputs, None, int(rate * inputs.numel()))
     assert takes_quads(torch.zeros(()).expand(shape), spikes, made) == expected

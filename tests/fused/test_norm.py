@@ -36,8 +36,8 @@ def grads(run, norm, y, weight):
 
 @pytest.fixture
 def calls(monkeypatch):
-    seen, kernel = [], norms.native.norm_sums
-    monkeypatch.setattr(norms.native, "norm_sums", lambda *a: seen.append(a) or kernel(*a))
+    seen, kernel = [], norms.kernels.sums
+    monkeypatch.setattr(norms.kernels, "sums", lambda *a: seen.append(a) or kernel(*a))
     return seen
 
 

@@ -233,7 +233,7 @@ def test_gradients_of_channels_last_maps_are_not_copied(time_steps, batch, monke
         taken.append(out is grad)
         return out
 
-    monkeypatch.setattr("mmspike.neurons.kernels.native.laid_out_like", watch)
+    monkeypatch.setattr("mmspike.neurons.kernels.common.laid_out_like", watch)
     x = torch.randn(time_steps, batch, 6, 7, 16).permute(0, 1, 4, 2, 3).requires_grad_()
     y = layers(x)
     y.backward(torch.ones(time_steps, batch, 6, 7, 16).permute(0, 1, 4, 2, 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmspike.fused.cpu.spikes import PackedSpikes
-from mmspike.native import conv as kernels
+from mmspike.native import attention
 
 
 def mix_packed(qkv: PackedSpikes, num_heads: int, scale: float) -> Tensor:
@@ -20,5 +20,5 @@ def mix_packed(qkv: PackedSpikes, num_heads: int, scale: float) -> Tensor:
         ``[T, B, C, H, W]`` in channels-last memory.
     """
     t, b, c, h, w = qkv.shape
-    out = kernels.attention(qkv.bits, (t * b, h * w, c // 3), num_heads, scale)
+    out = attention.forward(qkv.bits, (t * b, h * w, c // 3), num_heads, scale)
     return out.view(t, b, h, w, c // 3).permute(0, 1, 4, 2, 3)

@@ -15,10 +15,11 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from mmspike.fused.cpu.norm import normalise
 from mmspike.fused.cpu.packed import PackedConv2d
-from mmspike.fused.cpu.spikes import PackedSpikes
+from mmspike.fused.cpu.spikes import PackedSpikes, Spikes
 from mmspike.fused.protocols import SplitLayer
 from mmspike.fused.watch import is_watched
 from mmspike.native import conv as kernels
+from mmspike.native import depthwise
 from mmspike.native.library import ConvStruct
 from mmspike.neurons.kernels import native
 from mmspike.neurons.kernels.common import LIFParameters
@@ -42,7 +43,7 @@ FILTERED_PIXELS = 1024
 of the filters, which are four times as many as the weights."""
 
 
-def convolve(layer: nn.Module, spikes: Tensor | PackedSpikes) -> Tensor:
+def convolve(layer: nn.Module, spikes: Spikes) -> Tensor:
     """Run a layer on spikes.
 
     Args:
@@ -59,14 +60,14 @@ def convolve(layer: nn.Module, spikes: Tensor | PackedSpikes) -> Tensor:
     weight, geometry = layer.weight, _geometry_of(layer, spikes)
     infers = not torch.is_grad_enabled()
     if layer.groups > 1 and infers:
-        return kernels.depthwise(spikes.bits, weight, geometry)
+        return depthwise.forward(spikes.bits, weight, geometry)
     if layer.groups > 1:
         return _Depthwise.apply(spikes.carrier, weight, spikes.bits, geometry)
     dense = _is_dense(spikes, geometry)
     if isinstance(layer, PackedConv2d) and infers:
         if dense:
             return layer(spikes.unpack())
-        rows = layer.packed_rows(bool(geometry.quads))
+        rows = layer.packed_rows(bool(geometry.table))
         return kernels.forward(spikes.bits, rows, layer.bias, geometry)
     return _Convolve.apply(spikes.carrier, weight, layer.bias, spikes, geometry, dense)
 
@@ -89,7 +90,7 @@ def convolve_and_fire(
     steps, geometry = spikes.shape[0], _geometry_of(conv, spikes.flatten(0, 1))
     if geometry.out_channels % 8 or _is_dense(spikes, geometry):
         return None
-    rows = conv.packed_rows(bool(geometry.quads))
+    rows = conv.packed_rows(bool(geometry.table))
     bits, count = kernels.forward_and_fire(
         spikes.bits, rows, conv.bias, steps, native.struct_of(p), geometry
     )
@@ -126,7 +127,7 @@ def takes_quads(weight: Tensor, spikes: PackedSpikes, made: bool, stride: int = 
 
 
 def _is_dense(spikes: PackedSpikes, geometry: ConvStruct) -> bool:
-    return spikes.count > DENSE_RATE * spikes.shape.numel() and not geometry.quads
+    return spikes.count > DENSE_RATE * spikes.shape.numel() and not geometry.table
 
 
 class _Depthwise(torch.autograd.Function):
@@ -136,7 +137,7 @@ class _Depthwise(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(bits, weight)
         ctx.geometry = geometry
-        return kernels.depthwise(bits, weight, geometry)
+        return depthwise.forward(bits, weight, geometry)
 
     @staticmethod
     @once_differentiable
@@ -147,7 +148,7 @@ class _Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = _grad_input(grad_out, weight, g, groups=weight.size(0))
         if ctx.needs_input_grad[1]:
-            grad_weight = kernels.depthwise_grad_weight(bits, grad_out, g)
+            grad_weight = depthwise.grad_weight(bits, grad_out, g)
         return grad_x, grad_weight, None, None
 
 
@@ -166,7 +167,7 @@ class _Convolve(torch.autograd.Function):
         ctx.geometry = geometry
         if dense:
             return F.conv2d(spikes.unpack(), weight, bias, *_steps_of(geometry))
-        packed = kernels.pack_weight(weight, bool(geometry.quads))
+        packed = kernels.pack_weight(weight, bool(geometry.table))
         return kernels.forward(spikes.bits, packed, bias, geometry)
 
     @staticmethod

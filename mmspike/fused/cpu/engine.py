@@ -13,13 +13,18 @@ from mmspike.fused.cpu.convolution import convolve, convolve_and_fire
 from mmspike.fused.cpu.norm import normalise
 from mmspike.fused.cpu.packed import PackedConv2d
 from mmspike.fused.cpu.reasons import why_not_fire, why_not_input, why_not_pack, why_not_read
-from mmspike.fused.cpu.spikes import PackedSpikes, fire, fire_into_bits, norm_and_fire
+from mmspike.fused.cpu.spikes import (
+    PackedSpikes,
+    Spikes,
+    fire,
+    fire_into_bits,
+    norm_and_fire,
+    per_step_of,
+)
 from mmspike.fused.memory import saving
 from mmspike.fused.protocols import SpikingAttention, SpikingLayer, SplitLayer
 from mmspike.fused.watch import is_watched
-from mmspike.layers.time import per_step, unfold_time
-
-Spikes = Tensor | PackedSpikes
+from mmspike.layers.time import per_step
 
 
 class CPUEngine:
@@ -67,23 +72,16 @@ class CPUEngine:
             qkv = []
             with saving(spikes, attention.neuron):
                 for conv, norm, neuron in projections:
-                    y_seq = _per_step(partial(convolve, conv), spikes)
+                    y_seq = per_step_of(partial(convolve, conv), spikes)
                     qkv.append(norm_and_fire(norm, neuron, y_seq))
             out = attention.mix(*qkv)
         return self.run([attention.output()], out)
 
 
-def _per_step(fn: partial, spikes: Spikes) -> Tensor:
-    """:func:`per_step`, of bits too."""
-    if isinstance(spikes, Tensor):
-        return per_step(fn, spikes)
-    return unfold_time(fn(spikes.flatten(0, 1)), spikes.shape[0])
-
-
 def _weigh(neuron: nn.Module, layer: nn.Module, spikes: Spikes) -> Tensor:
     """What stands between neuron and norm: map ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""
     with saving(spikes, neuron):
-        return _per_step(partial(convolve, layer), spikes)
+        return per_step_of(partial(convolve, layer), spikes)
 
 
 def _convolve_and_fire(
@@ -107,7 +105,7 @@ def _convolve_and_fire(
 def _attend_at_once(attention: SpikingAttention, spikes: Spikes) -> Tensor:
     """The mixture of q, k and v that come side by side from one deployed projection."""
     ((conv, norm, neuron),) = attention.projections()
-    y_seq = per_step(norm, _per_step(partial(convolve, conv), spikes))
+    y_seq = per_step(norm, per_step_of(partial(convolve, conv), spikes))
     bits = fire_into_bits(neuron, y_seq)
     if bits is None:
         return attention.mix(*neuron(y_seq).chunk(3, dim=2))

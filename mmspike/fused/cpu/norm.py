@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from mmspike.fused.cpu.reasons import why_not_input, why_not_normalise
-from mmspike.neurons.kernels import native
+from mmspike.native import norm as kernels
 
 
 def normalise(norm: nn.Module, y: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def norm_gradients(
         mean: Mean that the norm used, ``[C]``.
         scale: The norm's weight times ``inv_std``, ``[C]``.
         inv_std: One over the standard deviation that the norm used, ``[C]``.
-        sums: ``[2, C]``, those of :func:`mmspike.neurons.kernels.native.norm_sums`.
+        sums: ``[2, C]``, those of :func:`mmspike.native.norm.sums`.
         batch: Whether mean and deviation are those of ``y``, and so depend on it.
         out: Where the gradient of the input is written; may be ``grad``.
     """
@@ -78,7 +78,7 @@ def norm_gradients(
     if batch:
         share = -scale.double() * scale.numel() / y.numel()  # in float32, products may overflow
         b, c = (share * inv_std.double() ** 2 * second).float(), (share * first).float()
-    native.norm_backward(grad, y, out, mean, scale, b, c)
+    kernels.backward(grad, y, out, mean, scale, b, c)
     return out, (second * inv_std).float(), first.float()
 
 
@@ -111,7 +111,7 @@ class _Norm(torch.autograd.Function):
             return *grads, *(None,) * 4
         y = y.contiguous(memory_format=torch.channels_last)  # hooks may have kept it otherwise
         grad = grad.contiguous(memory_format=torch.channels_last)
-        sums = native.norm_sums(grad, y, mean)
+        sums = kernels.sums(grad, y, mean)
         out = torch.empty_like(y)
         grads = norm_gradients(grad, y, mean, weight * inv_std, inv_std, sums, True, out)
         return *grads, *(None,) * 4

@@ -98,12 +98,12 @@ class PackedConv2d(_Packed):
             x, self._packed, self.bias, *geometry, "none", [], ""
         )
 
-    def packed_rows(self, quads: bool) -> Tensor:
+    def packed_rows(self, table: bool) -> Tensor:
         """The weights as the event-driven convolution takes them."""
         self._forget_if_changed()
-        if quads not in self._packed_rows:
-            self._packed_rows[quads] = pack_weight(self.weight.detach(), quads)
-        return self._packed_rows[quads]
+        if table not in self._packed_rows:
+            self._packed_rows[table] = pack_weight(self.weight.detach(), table)
+        return self._packed_rows[table]
 
     def as_convolution(self) -> ConvShape:
         """The geometry, for counters."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -13,8 +14,10 @@ from mmspike.fused.cpu.norm import norm_gradients, normalise, statistics
 from mmspike.fused.cpu.reasons import why_not_fire, why_not_input, why_not_normalise, why_not_pack
 from mmspike.layers.time import fold_time, per_step, unfold_time
 from mmspike.native import conv as kernels
+from mmspike.native import lif
+from mmspike.native.norm import Norm
 from mmspike.neurons.kernels import native
-from mmspike.neurons.kernels.common import LIFParameters, empty_like_steps, rows
+from mmspike.neurons.kernels.common import LIFParameters, empty_like_steps, gradient, rows
 
 
 class PackedSpikes(NamedTuple):
@@ -47,7 +50,18 @@ class PackedSpikes(NamedTuple):
         return kernels.unpack(self.bits, spikes).permute(0, 3, 1, 2).view(self.shape)
 
 
-def fire(neuron: nn.Module, x_seq: Tensor, *readers: nn.Module) -> Tensor | PackedSpikes:
+Spikes = Tensor | PackedSpikes
+"""Spikes as floats or as bits, ``[T, B, C, H, W]`` or ``[T * B, C, H, W]``."""
+
+
+def per_step_of(fn: Callable[[Spikes], Tensor], spikes: Spikes) -> Tensor:
+    """:func:`mmspike.layers.time.per_step`, of bits too."""
+    if isinstance(spikes, Tensor):
+        return per_step(fn, spikes)
+    return unfold_time(fn(spikes.flatten(0, 1)), spikes.shape[0])
+
+
+def fire(neuron: nn.Module, x_seq: Tensor, *readers: nn.Module) -> Spikes:
     """Turn membrane potentials into spikes: as bits, if the kernels know neuron and readers.
 
     Args:
@@ -64,9 +78,7 @@ def fire(neuron: nn.Module, x_seq: Tensor, *readers: nn.Module) -> Tensor | Pack
     return PackedSpikes(*run(_channels_last(x_seq), neuron.dynamics()))
 
 
-def norm_and_fire(
-    norm: nn.Module, neuron: nn.Module, y_seq: Tensor, *readers: nn.Module
-) -> Tensor | PackedSpikes:
+def norm_and_fire(norm: nn.Module, neuron: nn.Module, y_seq: Tensor, *readers: nn.Module) -> Spikes:
     """Normalise, and turn the result into spikes: ``fire(neuron, norm(y_seq), *readers)``.
 
     Args:
@@ -136,7 +148,7 @@ class _Fire(torch.autograd.Function):
         if grad_s_seq is None:
             return None, None
         (x_seq,) = ctx.saved_tensors
-        return native.gradient(x_seq, grad_s_seq, ctx.p), None
+        return gradient(x_seq, grad_s_seq, ctx.p, native.backward), None
 
 
 class _NormFire(torch.autograd.Function):
@@ -158,7 +170,7 @@ class _NormFire(torch.autograd.Function):
         inv_std = torch.rsqrt(var + eps)
         scale = weight * inv_std
         shift = (bias.double() - mean.double() * scale.double()).float()  # rounded once, as torch
-        norm = native.Norm(scale, shift, mean.clone())
+        norm = Norm(scale, shift, mean.clone())
         ctx.save_for_backward(y_seq, inv_std, *norm)
         ctx.batch, ctx.p = batch, p
         ctx.set_materialize_grads(False)
@@ -167,7 +179,7 @@ class _NormFire(torch.autograd.Function):
             ctx.mark_non_differentiable(bits)
             return carrier, bits, count
         s_seq = empty_like_steps(y_seq)
-        native.forward(rows(y_seq), p, rows(s_seq), norm)
+        lif.forward(rows(y_seq), rows(s_seq), native.struct_of(p), norm)
         return s_seq
 
     @staticmethod
@@ -177,9 +189,10 @@ class _NormFire(torch.autograd.Function):
             return (None,) * 9
         y_seq, inv_std, *norm = ctx.saved_tensors
         y_seq = _dense(_channels_last(y_seq))  # hooks may have kept it in another layout
-        norm = native.Norm(*norm)
+        norm = Norm(*norm)
         sums = torch.zeros(2, norm.scale.numel(), dtype=torch.float64)
-        grad = native.gradient(y_seq, grad_s_seq, ctx.p, norm, sums)
+        backward = partial(native.backward, norm=norm, sums=sums)
+        grad = gradient(y_seq, grad_s_seq, ctx.p, backward)
         grads = norm_gradients(
             grad, y_seq, norm.mean, norm.scale, inv_std, sums, ctx.batch, out=grad
         )
@@ -187,9 +200,9 @@ class _NormFire(torch.autograd.Function):
 
 
 def _packed(
-    x_seq: Tensor, p: LIFParameters, norm: native.Norm | None = None
+    x_seq: Tensor, p: LIFParameters, norm: Norm | None = None
 ) -> tuple[Tensor, Tensor, int]:
     x = rows(x_seq)
     bits = x.new_empty(x.size(0), x.size(1) // 8, dtype=torch.uint8)
-    count = native.forward(x, p, bits, norm)
+    count = lif.forward(x, bits, native.struct_of(p), norm)
     return x_seq.new_zeros(()).expand(x_seq.shape), bits, count

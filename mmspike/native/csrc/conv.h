@@ -1,86 +1,5 @@
 // Convolutions that add up rows of weights where there are spikes. Part of kernels.h.
 
-// ------------------------------------------------------------------------------------ lists of spikes
-
-static void unpack(const uint8_t* bits, float* spikes, int64_t n, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t start = 0; start < n; start += 4096)
-        for (int64_t i = start; i < std::min(start + 4096, n); i++)
-            spikes[i] = float((bits[i / 8] >> (i % 8)) & 1);
-}
-
-// Write the places of the bits that are set, plus base; up to 7 more numbers behind them are overwritten.
-static inline int list_bits(const uint8_t* bits, int bytes, int base, int* list) {
-    int n = 0;
-    for (int i = 0; i < bytes; i++) {
-        const int byte = bits[i];
-        const Int8 places = __builtin_convertvector(*(const Short8*)table.places[byte], Int8);
-        *(Int8*)(list + n) = places + (base + 8 * i);
-        n += __builtin_popcount(byte);
-    }
-    return n;
-}
-
-// The same for sums of weights: which of every four neighbouring bits are set, where any is.
-static inline int list_quads(const uint8_t* bits, int bytes, int base, int* list) {
-    int n = 0;
-    for (int i = 0; i < bytes; i++) {
-        const int low = bits[i] & 15, high = bits[i] >> 4;
-        list[n] = base + 32 * i + low;
-        n += low != 0;
-        list[n] = base + 32 * i + 16 + high;
-        n += high != 0;
-    }
-    return n;
-}
-
-// ------------------------------------------------------------------------------- layout of the weights
-
-// Blocks of up to BLOCK output channels; in a block [kernel, in, channels of the block]. With quads,
-// the input channels are taken four at a time, and there are 16 rows for each four: the sums of the
-// weights of every choice among them.
-static inline int64_t blocks_of(const Conv& c) { return (c.out_channels + BLOCK - 1) / BLOCK; }
-static inline int64_t taps_of(const Conv& c) { return c.kernel_height * c.kernel_width; }
-static inline int vectors_of(const Conv& c, int64_t block) {
-    const int64_t left = std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK);
-    return int((left + LANES - 1) / LANES);
-}
-static inline int64_t rows_of_tap(const Conv& c) { return c.channels * (c.quads ? 4 : 1); }
-static inline int64_t offset_of(const Conv& c, int64_t block) {
-    return block * BLOCK * taps_of(c) * rows_of_tap(c);
-}
-
-static int64_t packed_size(const Conv& c) {
-    const int64_t last = blocks_of(c) - 1;
-    return offset_of(c, last) + vectors_of(c, last) * LANES * taps_of(c) * rows_of_tap(c);
-}
-
-static void pack_weight(const float* weight, const int64_t* strides, float* packed, const Conv& c,
-                        int threads) {
-    const int64_t taps = taps_of(c), rows = taps * rows_of_tap(c);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t task = 0; task < blocks_of(c) * rows; task++) {
-        const int64_t block = task / rows, row = task % rows, tap = row / rows_of_tap(c);
-        const int width = vectors_of(c, block) * LANES;
-        const int left = int(std::min<int64_t>(width, c.out_channels - block * BLOCK));
-        const float* w = weight + block * BLOCK * strides[0] + tap / c.kernel_width * strides[2] +
-                         tap % c.kernel_width * strides[3];
-        float* to = packed + offset_of(c, block) + row * width;
-        std::fill(to, to + width, 0.0f);
-        const int64_t in_tap = row % rows_of_tap(c);
-        if (!c.quads) {
-            for (int i = 0; i < left; i++) to[i] = w[in_tap * strides[1] + i * strides[0]];
-            continue;
-        }
-        for (int64_t k = 0; k < 4; k++)
-            if (in_tap >> k & 1)  // the lowest four bits choose among four channels
-                for (int i = 0; i < left; i++)
-                    to[i] += w[(in_tap / 16 * 4 + k) * strides[1] + i * strides[0]];
-    }
-}
-
-// ------------------------------------------------------------------------------------------- forward
-
 // Rows are fetched into the cache this many spikes before they are added. Lists may be read as far
 // beyond their end: what stands there does not matter, for a fetch of any address is harmless.
 constexpr int AHEAD = 6;
@@ -113,16 +32,16 @@ constexpr int LISTED = 32768, BANDED = 49152;
 
 static inline int64_t group_of(const Conv& c) {  // input channels
     const int64_t rows = CACHED / (vectors_of(c, 0) * LANES) & ~7;
-    return c.quads ? c.channels : std::min(c.channels, std::max<int64_t>(8, rows));
+    return c.table ? c.channels : std::min(c.channels, std::max<int64_t>(8, rows));
 }
 
-// Rows of weights by which the spikes of a pixel lie behind those of the one before.
+// Rows of weights by which the spikes of a pixel lie after those of the one before.
 static inline int64_t shift_of(const Conv& c) { return c.kernel_width > 1 ? rows_of_tap(c) : 0; }
 
 // The spikes of some rows of the input, of all steps, pixel by pixel and group by group. starts has, for
 // every row, where the spikes of each group of each pixel begin, and where the last end; pixels without
 // spikes surround a row. A spike is the number of its row of weights in a tap, plus the number of its
-// pixel times the rows of a tap: those that lie under a row of the kernel stand one behind the other.
+// pixel times the rows of a tap: those that lie under a row of the kernel stand one after the other.
 struct Spikes {
     std::unique_ptr<int[]> list;
     std::vector<int> starts;
@@ -144,7 +63,7 @@ struct Spikes {
                     const int bytes = int(std::min(group, c.channels - from) / 8);
                     const int base = int(x * shift_of(c) + from);
                     *start++ = n;
-                    n += c.quads ? list_quads(pixel, bytes, base, &list[n])
+                    n += c.table ? list_table_rows(pixel, bytes, base, &list[n])
                                  : list_bits(pixel + from / 8, bytes, base, &list[n]);
                 }
             start = std::fill_n(start, c.pad_width * groups + 1, n);
@@ -161,7 +80,7 @@ struct Tile {
 };
 
 // sums [steps, size, N vectors]: bias, and the rows of w where there are spikes. The last additions go to
-// out instead, if it is there, where a pixel lies stride floats behind the one before.
+// out instead, if it is there, where a pixel lies stride floats after the one before.
 template <int N, bool FETCH>
 static void add_up(const Spikes& s, const Conv& c, const Tile& tile, const float* w, const float* bias,
                    float* sums, float* out, int64_t stride) {
@@ -204,7 +123,7 @@ static const AddUp add_up_of[] = {nullptr,   add_up<1>, add_up<2>, add_up<3>, ad
                                   add_up<5>, add_up<6>, add_up<7>, add_up<8>};
 
 // The spikes, as bits, of the neurons of a pixel, which read sums [steps, channels], each step step floats
-// behind the one before. The bits of a step begin next bytes behind those of the step before. Returns
+// after the one before. The bits of a step begin next bytes after those of the step before. Returns
 // their number.
 template <bool PUBLISHED>
 static inline int64_t fire(Neuron<float, PUBLISHED> neuron, const float* sums, int64_t steps, int64_t step,

@@ -1,6 +1,6 @@
-// The gradient of the inputs of a 3 x 3 convolution at stride 1, by minimal filtering: a tile of 4 x 4
-// pixels takes 36 products for a pair of channels, instead of 144 (Lavin and Gray, "Fast Algorithms for
-// Convolutional Neural Networks", CVPR 2016, section 4). Part of kernels.h.
+// The gradient of the inputs of a 3 x 3 convolution at stride 1, by Winograd's algorithm: a tile
+// of 4 x 4 pixels takes 36 products for a pair of channels, instead of 144 (Lavin and Gray, "Fast
+// Algorithms for Convolutional Neural Networks", CVPR 2016, section 4). Part of kernels.h.
 //
 // Filter and pixels are polynomials, multiplied by their values at 0, +-NEAR, +-FAR and infinity. The
 // paper's points are 1 and 2; these lose half as much to rounding, and their powers are exact.

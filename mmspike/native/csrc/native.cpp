@@ -24,7 +24,7 @@ struct LIF {  // see mmspike/neurons/functional.py
     int32_t soft_reset, decay_input, detach_reset, surrogate;
 };
 
-struct Norm {  // a batch norm in front of the neuron: scale y + shift, channels last in memory
+struct Norm {  // a batch norm before the neuron: scale y + shift, channels last in memory
     const float *scale, *shift, *mean;
     int64_t channels;
 };
@@ -33,7 +33,7 @@ struct Conv {  // pixels of the input are [images, height, width], channels lie 
     int64_t images, height, width, channels;
     int64_t out_height, out_width, out_channels;
     int64_t kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
-    int64_t quads;  // whether the weights are packed as sums over four input channels
+    int64_t table;  // whether the weights are packed as a lookup table over four input channels
 };
 
 // What becomes of a convolution's sums: they are written to out; or, if there are bits, neurons read
@@ -45,9 +45,9 @@ struct Sink {
     int64_t steps;  // 1 where there are no bits
 };
 
-struct Table {  // for every byte, the places of its bits
+struct PlacesOfBits {  // for every byte, which of its bits are set
     uint16_t places[256][8];
-    Table() {
+    PlacesOfBits() {
         for (int byte = 0; byte < 256; byte++) {
             int n = 0;
             for (int i = 0; i < 8; i++) places[byte][i] = 0;
@@ -56,7 +56,7 @@ struct Table {  // for every byte, the places of its bits
         }
     }
 };
-static const Table table;
+static const PlacesOfBits places_of_bits;
 
 #define ISA generic
 #define LEVEL 0

@@ -14,7 +14,10 @@ typedef uint16_t Short8 __attribute__((vector_size(16), aligned(2), may_alias));
 typedef int Int8 __attribute__((vector_size(32), aligned(4), may_alias));
 
 #include "vectors.h"
-#include "neurons.h"
+#include "norm.h"
+#include "lif.h"
+#include "bits.h"
+#include "weights.h"
 #include "conv.h"
 #include "conv_grad.h"
 #include "winograd.h"

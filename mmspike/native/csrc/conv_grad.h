@@ -72,7 +72,7 @@ static void grad_weight_band(const uint8_t* bits, const float* grad_out, float* 
 
 static void conv_grad_weight(const uint8_t* bits, const float* grad_out, float* grad_weight,
                              Conv c, int threads) {
-    c.quads = 0;
+    c.table = 0;
     const int64_t size = packed_size(c), wide = c.out_width + 2 * (c.kernel_width - 1);
     const int64_t cached = BANDED / (std::min<int64_t>(BLOCK, c.out_channels) * wide);
     const int64_t fair = std::max<int64_t>(1, c.images * c.height / (2 * threads));
