@@ -48,7 +48,7 @@ class PackedSpikes(NamedTuple):
     Attributes:
         carrier: A tensor of the spikes' shape without memory of its own, through which autograd
             passes the spikes' gradient on.
-        bits: Bytes of eight spikes each.
+        bits: ``[T, bytes of a step]``, eight spikes in a byte.
         count: Number of spikes.
     """
 
@@ -161,7 +161,7 @@ def takes_quads(weight: Tensor, spikes: PackedSpikes, made: bool, stride: int = 
         made: Whether the table of those sums was made beforehand.
         stride: Pixels of the input for one of the output.
     """
-    if weight[0].numel() > QUAD_INPUTS:
+    if weight[0].numel() > QUAD_INPUTS or weight.size(1) % 4:
         return False
     inputs = spikes.shape.numel()
     if made:

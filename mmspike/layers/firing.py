@@ -105,7 +105,7 @@ def convolve_norm_and_fire(
 
 def fire_into_bits(neuron: nn.Module, x_seq: Tensor) -> PackedSpikes | None:
     """:func:`fire` in inference for what reads the bits themselves; ``None`` where it cannot."""
-    if torch.is_grad_enabled() or x_seq.size(2) % 8 or not _can_fire(neuron, x_seq):
+    if torch.is_grad_enabled() or not _can_fire(neuron, x_seq):
         return None
     return PackedSpikes(*_packed(_channels_last(x_seq), neuron.dynamics()))
 
@@ -123,7 +123,7 @@ def _can_fire(neuron: nn.Module, x_seq: Tensor) -> bool:
 
 
 def _can_pack(x_seq: Tensor, readers: tuple[nn.Module, ...]) -> bool:
-    fits = x_seq.size(2) % 8 == 0 and x_seq.size(-1) < 2**13  # places of spikes have 32 bits
+    fits = x_seq.size(-1) < 2**13  # places of spikes have 32 bits
     return fits and bool(readers) and all(_can_read(r, x_seq.size(2)) for r in readers)
 
 
@@ -232,6 +232,6 @@ def _packed(
     x_seq: Tensor, p: LIFParameters, norm: Norm | None = None
 ) -> tuple[Tensor, Tensor, int]:
     x = rows(x_seq)
-    bits = x.new_empty(x.size(0), x.size(1) // 8, dtype=torch.uint8)
+    bits = x.new_empty(x.size(0), (x.size(1) + 7) // 8, dtype=torch.uint8)
     count = lif.forward(x, bits, native.struct_of(p), norm)
     return x_seq.new_zeros(()).expand(x_seq.shape), bits, count
