@@ -51,8 +51,9 @@ def test_switched_off_gives_the_same(name, training, time_steps):
         assert list(explanation.layers.values()) == [why]
         found.append([y.detach(), x.grad, *(p.grad for p in layer.parameters())])
         layer.load_state_dict(state)
-    for a, b in zip(*found, strict=True):
-        assert (a - b).abs().max() <= 1e-4 * b.abs().max() + 2e-5
+    size = max(b.abs().max() for b in found[1])  # gradients of scales that the next norm takes out
+    for a, b in zip(*found, strict=True):  # again are small differences of large terms
+        assert (a - b).abs().max() <= 1e-4 * b.abs().max() + 1e-5 * size
 
 
 @pytest.mark.parametrize(

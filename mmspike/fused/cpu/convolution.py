@@ -118,7 +118,7 @@ def takes_quads(weight: Tensor, spikes: PackedSpikes, made: bool, stride: int = 
         made: Whether the table of those sums was made beforehand.
         stride: Pixels of the input for one of the output.
     """
-    if weight[0].numel() > QUAD_INPUTS:
+    if weight[0].numel() > QUAD_INPUTS or weight.size(1) % 4:
         return False
     inputs = spikes.shape.numel()
     if made:

@@ -87,8 +87,6 @@ def _why_not_depthwise(conv: nn.Module) -> str | None:
 
 def why_not_pack(channels: int, columns: int, layer: nn.Module) -> str | None:
     """Why spikes of so many channels and columns do not go to a layer as bits."""
-    if channels % 8:
-        return f"{channels} channels are not a multiple of 8"
     if columns >= WIDEST_MAP:
         return f"maps of {columns} columns are too wide for the kernels"
     first = layer.first if isinstance(layer, SplitLayer) else layer

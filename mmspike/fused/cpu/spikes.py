@@ -26,7 +26,7 @@ class PackedSpikes(NamedTuple):
     Attributes:
         carrier: A tensor of the spikes' shape without memory of its own, through which autograd
             passes the spikes' gradient on.
-        bits: Bytes of eight spikes each.
+        bits: ``[T, bytes of a step]``, eight spikes in a byte.
         count: Number of spikes.
     """
 
@@ -103,7 +103,7 @@ def norm_and_fire(norm: nn.Module, neuron: nn.Module, y_seq: Tensor, *readers: n
 
 def fire_into_bits(neuron: nn.Module, x_seq: Tensor) -> PackedSpikes | None:
     """:func:`fire` in inference for what reads the bits themselves; ``None`` where it cannot."""
-    if torch.is_grad_enabled() or x_seq.size(2) % 8 or not _can_fire(neuron, x_seq):
+    if torch.is_grad_enabled() or not _can_fire(neuron, x_seq):
         return None
     return PackedSpikes(*_packed(_channels_last(x_seq), neuron.dynamics()))
 
@@ -203,6 +203,6 @@ def _packed(
     x_seq: Tensor, p: LIFParameters, norm: Norm | None = None
 ) -> tuple[Tensor, Tensor, int]:
     x = rows(x_seq)
-    bits = x.new_empty(x.size(0), x.size(1) // 8, dtype=torch.uint8)
+    bits = x.new_empty(x.size(0), (x.size(1) + 7) // 8, dtype=torch.uint8)
     count = lif.forward(x, bits, native.struct_of(p), norm)
     return x_seq.new_zeros(()).expand(x_seq.shape), bits, count

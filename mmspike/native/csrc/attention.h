@@ -13,10 +13,11 @@ static inline int list_range(const uint8_t* bits, int64_t from, int count, uint1
     return n;
 }
 
-// out = scale q (k^T v), head by head, from bits [images, pixels, 3 channels]: q, k, v one after the
+// out = scale q (k^T v), head by head, from spikes [images, pixels, 3 channels]: q, k, v one after the
 // other. Both products are additions of what spikes choose; k^T v are whole numbers.
-static void attention(const uint8_t* bits, float* out, int64_t images, int64_t pixels, int64_t channels,
-                      int64_t heads, float scale, int threads) {
+static void attention(const uint8_t* bits, float* out, int64_t steps, int64_t images, int64_t pixels,
+                      int64_t channels, int64_t heads, float scale, int threads) {
+    const Maps in(bits, images, pixels * 3 * channels, steps);
     const int depth = int(channels / heads), wide = int(rounded_up(depth, LANES));
 #pragma omp parallel num_threads(threads)
     {
@@ -27,7 +28,7 @@ static void attention(const uint8_t* bits, float* out, int64_t images, int64_t p
             const int64_t image = task / heads, head = task % heads;
             kv.zero(depth * wide);
             for (int64_t i = 0; i < pixels; i++) {
-                const int64_t at = (image * pixels + i) * 3 * channels + head * depth;
+                const int64_t at = in.begin(image) + i * 3 * channels + head * depth;
                 const int n = list_range(bits, at + channels, depth, first.data());
                 if (!n) continue;
                 const int m = list_range(bits, at + 2 * channels, depth, second.data());
@@ -35,7 +36,7 @@ static void attention(const uint8_t* bits, float* out, int64_t images, int64_t p
                     for (int b = 0; b < m; b++) kv.data[first[a] * wide + second[b]] += 1.0f;
             }
             for (int64_t i = 0; i < pixels; i++) {
-                const int64_t at = (image * pixels + i) * 3 * channels + head * depth;
+                const int64_t at = in.begin(image) + i * 3 * channels + head * depth;
                 const int n = list_range(bits, at, depth, first.data());
                 sums.zero(wide);
                 for (int a = 0; a < n; a++)

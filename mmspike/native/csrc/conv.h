@@ -23,56 +23,6 @@ static inline void add_rows(const float* w, const int* list, int n, const float*
     for (int i = 0; i < N; i++) *(Vec*)(out + i * LANES) = sums[i];
 }
 
-// Rows of a block of weights are taken in groups: those of so many input channels of a tap as the
-// innermost cache holds, for TILE pixels before the next group is. A group that has fewer than FEW
-// spikes on average does not pay for loading and storing the sums, and is taken together with the next.
-constexpr int CACHED = 8192, TILE = 32, FEW = 10;
-// What the next cache holds: spikes that are listed at once, and floats of the gradient of the outputs.
-constexpr int LISTED = 32768, BANDED = 49152;
-
-static inline int64_t group_of(const Conv& c) {  // input channels
-    const int64_t rows = CACHED / (vectors_of(c, 0) * LANES) & ~7;
-    return c.table ? c.channels : std::min(c.channels, std::max<int64_t>(8, rows));
-}
-
-// Rows of weights by which the spikes of a pixel lie after those of the one before.
-static inline int64_t shift_of(const Conv& c) { return c.kernel_width > 1 ? rows_of_tap(c) : 0; }
-
-// The spikes of some rows of the input, of all steps, pixel by pixel and group by group. starts has, for
-// every row, where the spikes of each group of each pixel begin, and where the last end; pixels without
-// spikes surround a row. A spike is the number of its row of weights in a tap, plus the number of its
-// pixel times the rows of a tap: those that lie under a row of the kernel stand one after the other.
-struct Spikes {
-    std::unique_ptr<int[]> list;
-    std::vector<int> starts;
-    int64_t room = 0, groups, at_once, height, across;  // at_once: groups that pay together
-
-    void read(const uint8_t* bits, const Conv& c, int64_t steps, int64_t next, int64_t rows) {
-        const int64_t group = group_of(c), most = steps * rows * c.width * c.channels + 8;
-        groups = (c.channels + group - 1) / group;
-        height = rows;
-        across = (c.width + 2 * c.pad_width) * groups + 1;
-        if (room < most) list.reset(new int[room = most]);
-        starts.resize(steps * rows * across);
-        int n = 0, *start = starts.data();
-        for (int64_t row = 0; row < steps * rows; row++) {
-            const uint8_t* pixel = bits + (row / rows * next + row % rows * c.width) * c.channels / 8;
-            start = std::fill_n(start, c.pad_width * groups, n);
-            for (int64_t x = 0; x < c.width; x++, pixel += c.channels / 8)
-                for (int64_t from = 0; from < c.channels; from += group) {
-                    const int bytes = int(std::min(group, c.channels - from) / 8);
-                    const int base = int(x * shift_of(c) + from);
-                    *start++ = n;
-                    n += c.table ? list_table_rows(pixel, bytes, base, &list[n])
-                                 : list_bits(pixel + from / 8, bytes, base, &list[n]);
-                }
-            start = std::fill_n(start, c.pad_width * groups + 1, n);
-        }
-        const int64_t some = std::max(1, n), wanted = (FEW * int64_t(starts.size()) + some - 1) / some;
-        at_once = std::min(std::max<int64_t>(1, wanted), c.kernel_width * groups);
-    }
-};
-
 // Where outputs lie, and what they read: size pixels from x on in row y of the output, at all steps. The
 // first row of the input in the lists is the one numbered top.
 struct Tile {
@@ -192,45 +142,62 @@ static int64_t convolve_rows(const Spikes& s, const float* packed, const float* 
     return fired;
 }
 
+// How the outputs are split into tasks: enough to keep all threads busy, of as many pixels as keep their
+// lists in the cache, at a rate of 1 in 6.
+struct Split {
+    bool pointwise;  // pixels in a row, whatever image they are of; else rows of an image
+    int64_t runs, pixels;  // pointwise: pixels are numbered through in every run
+    int64_t images, rows;  // else: rows of a task
+    int64_t size, tasks_of_each, tasks;
+
+    Split(const Conv& c, const Sink& sink, const Maps& maps, int threads) {
+        pointwise = taps_of(c) == 1 && c.stride_height == 1 && c.stride_width == 1 &&
+                    c.pad_height == 0 && c.pad_width == 0;
+        images = c.images / sink.steps;
+        const bool joined = sink.bits || maps.images * maps.size % 8 == 0;  // steps, in one run
+        runs = joined ? 1 : images / maps.images;
+        pixels = images / runs * c.out_height * c.out_width;
+        const int64_t most = std::max<int64_t>(1, LISTED / (sink.steps * c.channels / 6 + 1));
+        size = std::min(most, std::max<int64_t>(1, runs * pixels / (4 * threads)));
+        const int64_t wanted = std::max<int64_t>(1, size / c.out_width);
+        const int64_t bands = (c.out_height + wanted - 1) / wanted;
+        rows = (c.out_height + bands - 1) / bands;
+        tasks_of_each = pointwise ? (pixels + size - 1) / size : bands;
+        tasks = (pointwise ? runs : images) * tasks_of_each;
+    }
+};
+
 static int64_t conv_forward(const uint8_t* bits, const float* packed, const float* bias, const Sink& sink,
-                            const Conv& c, int threads) {
+                            int64_t steps, const Conv& c, int threads) {
+    if (c.images == 0) return 0;
     const auto run = sink.neuron && is_published(*sink.neuron) ? convolve_rows<true> : convolve_rows<false>;
-    const int64_t images = c.images / sink.steps, pixels = c.height * c.width;
-    const int64_t next = images * c.out_height * c.out_width;
-    const bool pointwise = taps_of(c) == 1 && c.stride_height == 1 && c.stride_width == 1 &&
-                           c.pad_height == 0 && c.pad_width == 0;
-    // tasks enough to keep all threads busy, of as many pixels as keep their lists in the cache, at a
-    // rate of 1 in 6
-    const int64_t most = std::max<int64_t>(1, LISTED / (sink.steps * c.channels / 6 + 1));
-    const int64_t size = std::min(most, std::max<int64_t>(1, next / (4 * threads)));
-    const int64_t wanted = std::max<int64_t>(1, size / c.out_width);
-    const int64_t bands = (c.out_height + wanted - 1) / wanted;
-    const int64_t rows = (c.out_height + bands - 1) / bands;
-    const int64_t tasks = pointwise ? (next + size - 1) / size : images * bands;
+    const Maps maps(bits, c, steps);
+    const Split split(c, sink, maps, threads);
+    const int64_t step_pixels = split.images * c.out_height * c.out_width;
     int64_t fired = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : fired)
     {
         Spikes spikes;
 #pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < tasks; task++) {
-            if (pointwise) {  // pixels in a row, whatever image they are of
+        for (int64_t task = 0; task < split.tasks; task++) {
+            const int64_t each = task / split.tasks_of_each, part = task % split.tasks_of_each;
+            if (split.pointwise) {
+                const int64_t pixel = part * split.size;
                 Conv row = c;
                 row.height = row.out_height = 1;
-                row.width = row.out_width = std::min(size, next - task * size);
-                spikes.read(bits + task * size * c.channels / 8, row, sink.steps, next, 1);
-                fired += run(spikes, packed, bias, sink, row, task * size, next, 0, 1, 0);
+                row.width = row.out_width = std::min(split.size, split.pixels - pixel);
+                spikes.read(maps, each * maps.step + pixel * c.channels, row, sink.steps, 1);
+                fired += run(spikes, packed, bias, sink, row, each * split.pixels + pixel, step_pixels, 0, 1, 0);
                 continue;
             }
-            const int64_t image = task / bands, y0 = task % bands * rows;
-            const int64_t y1 = std::min(y0 + rows, c.out_height);
+            const int64_t y0 = part * split.rows, y1 = std::min(y0 + split.rows, c.out_height);
             const int64_t above = y0 * c.stride_height - c.pad_height;
             const int64_t below = (y1 - 1) * c.stride_height - c.pad_height + c.kernel_height;
             const int64_t top = std::min(std::max<int64_t>(above, 0), c.height);
             const int64_t bottom = std::max(std::min(below, c.height), top);
-            spikes.read(bits + (image * pixels + top * c.width) * c.channels / 8, c, sink.steps,
-                        images * pixels, bottom - top);
-            fired += run(spikes, packed, bias, sink, c, (image * c.out_height + y0) * c.out_width, next, y0,
-                         y1, top);
+            spikes.read(maps, maps.begin(each) + top * c.width * c.channels, c, sink.steps, bottom - top);
+            fired += run(spikes, packed, bias, sink, c, (each * c.out_height + y0) * c.out_width,
+                         step_pixels, y0, y1, top);
         }
     }
     return fired;

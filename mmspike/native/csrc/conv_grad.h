@@ -5,19 +5,22 @@
 // lists[i * most] from counts[j * channels + i] to counts[(j + 1) * channels + i].
 struct Places {
     std::vector<int> spikes, lists, counts;
+    std::vector<uint8_t> room;
     int64_t most;
 
-    void read(const uint8_t* bits, const Conv& c, int64_t rows, int64_t strip, int64_t wide) {
-        const int64_t strips = (rows + strip - 1) / strip;
+    void read(const uint8_t* bits, int64_t from, const Conv& c, int64_t rows, int64_t strip, int64_t wide) {
+        const int64_t strips = (rows + strip - 1) / strip, bytes = (c.channels + 7) / 8;
         most = rows * c.width;
         spikes.resize(c.channels + 8);
+        room.resize(bytes);
         lists.resize(c.channels * most);
         counts.assign((strips + 1) * c.channels, 0);
         int* count = counts.data();
         for (int64_t y = 0; y < rows; y++) {
             if (y % strip == 0) count = std::copy_n(count, c.channels, count + c.channels) - c.channels;
-            for (int64_t x = 0; x < c.width; x++, bits += c.channels / 8) {
-                const int n = list_bits(bits, int(c.channels / 8), 0, spikes.data());
+            for (int64_t x = 0; x < c.width; x++, from += c.channels) {
+                const uint8_t* pixel = bytes_from(bits, from, c.channels, room.data());
+                const int n = list_bits(pixel, int(bytes), 0, spikes.data());
                 const int at = int(y * wide + x + c.pad_width);
                 for (int i = 0; i < n; i++) lists[spikes[i] * most + count[spikes[i]]++] = at;
             }
@@ -47,14 +50,14 @@ static const GradWeight grad_weight_of[] = {
     nullptr,           grad_weight_block<1>, grad_weight_block<2>, grad_weight_block<3>, grad_weight_block<4>,
     grad_weight_block<5>, grad_weight_block<6>, grad_weight_block<7>, grad_weight_block<8>};
 
-static void grad_weight_band(const uint8_t* bits, const float* grad_out, float* packed, const Conv& c,
+static void grad_weight_band(const Maps& spikes, const float* grad_out, float* packed, const Conv& c,
                              int64_t image, int64_t y0, int64_t y1, Places& s, Floats& g) {
     const int64_t wide = c.out_width + 2 * (c.kernel_width - 1), left = c.kernel_width - 1;
     const int64_t most = std::min<int64_t>(BLOCK, c.out_channels);
     const int64_t strip = std::max<int64_t>(1, CACHED / (most * wide)), strips = (y1 - y0 + strip - 1) / strip;
     // a spike at input row y meets output rows y + pad - kernel + 1 to y + pad
     const int64_t top = y0 + c.pad_height - c.kernel_height + 1, high = y1 - y0 + c.kernel_height - 1;
-    s.read(bits + (image * c.height + y0) * c.width * c.channels / 8, c, y1 - y0, strip, wide);
+    s.read(spikes.bits, spikes.begin(image) + y0 * c.width * c.channels, c, y1 - y0, strip, wide);
     for (int64_t block = 0; block < blocks_of(c); block++) {
         const int64_t vectors = vectors_of(c, block), width = vectors * LANES;
         const int64_t channels = std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK);
@@ -71,8 +74,9 @@ static void grad_weight_band(const uint8_t* bits, const float* grad_out, float* 
 }
 
 static void conv_grad_weight(const uint8_t* bits, const float* grad_out, float* grad_weight,
-                             Conv c, int threads) {
+                             int64_t steps, Conv c, int threads) {
     c.table = 0;
+    const Maps spikes(bits, c, steps);
     const int64_t size = packed_size(c), wide = c.out_width + 2 * (c.kernel_width - 1);
     const int64_t cached = BANDED / (std::min<int64_t>(BLOCK, c.out_channels) * wide);
     const int64_t fair = std::max<int64_t>(1, c.images * c.height / (2 * threads));
@@ -88,7 +92,7 @@ static void conv_grad_weight(const uint8_t* bits, const float* grad_out, float* 
         const int64_t tasks = c.images * bands;
         for (int64_t task = tasks * thread / threads; task < tasks * (thread + 1) / threads; task++) {
             const int64_t y0 = task % bands * rows, y1 = std::min(y0 + rows, c.height);
-            grad_weight_band(bits, grad_out, part.data, c, task / bands, y0, y1, s, g);
+            grad_weight_band(spikes, grad_out, part.data, c, task / bands, y0, y1, s, g);
         }
     }
     const int64_t taps = taps_of(c);

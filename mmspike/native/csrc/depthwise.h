@@ -3,22 +3,22 @@
 // Rows of a map, LANES channels after LANES channels: [blocks][width + 2 pad][LANES], zeros around.
 // The last few rows that were asked for stay.
 struct Rows {
-    const uint8_t* bits;
+    const Maps* spikes;
     const float* map;  // one of the two is null
-    int64_t image, height, width, channels, pad, kept, blocks, size;
+    int64_t first, height, width, channels, pad, kept, blocks, size;  // first: element of the image
     Floats memory;
     std::vector<int64_t> held;  // the row that lies in each slot
 
-    Rows(const uint8_t* bits, const float* map, int64_t height, int64_t width, int64_t channels,
+    Rows(const Maps* spikes, const float* map, int64_t height, int64_t width, int64_t channels,
          int64_t pad, int64_t kept)
-        : bits(bits), map(map), image(0), height(height), width(width), channels(channels), pad(pad),
-          kept(kept), blocks((channels + LANES - 1) / LANES), size(blocks * (width + 2 * pad) * LANES),
+        : spikes(spikes), map(map), first(0), height(height), width(width), channels(channels),
+          pad(pad), kept(kept), blocks((channels + LANES - 1) / LANES), size(blocks * (width + 2 * pad) * LANES),
           held(kept, INT64_MIN) {
         memory.zero(kept * size);
     }
 
-    void start(int64_t next) {
-        image = next;
+    void start(int64_t image) {
+        first = spikes ? spikes->begin(image) : image * height * width * channels;
         std::fill(held.begin(), held.end(), INT64_MIN);
     }
     const float* row(int64_t y) {
@@ -30,23 +30,21 @@ struct Rows {
             std::fill(to, to + size, 0.0f);
             return to;
         }
-        const int64_t first = (image * height + y) * width, next = (width + 2 * pad) * LANES;
+        const int64_t block = (width + 2 * pad) * LANES;
         for (int64_t b = 0; b < blocks; b++) {
-            std::fill(to + b * next, to + b * next + pad * LANES, 0.0f);
-            std::fill(to + (b + 1) * next - pad * LANES, to + (b + 1) * next, 0.0f);
+            std::fill(to + b * block, to + b * block + pad * LANES, 0.0f);
+            std::fill(to + (b + 1) * block - pad * LANES, to + (b + 1) * block, 0.0f);
         }
         for (int64_t x = 0; x < width; x++)
             for (int64_t b = 0; b < blocks; b++) {
                 const int count = int(std::min<int64_t>(LANES, channels - b * LANES));
-                const int64_t at = (first + x) * channels + b * LANES;
-                store(to + b * next + (x + pad) * LANES,
-                      bits ? expand(bits + at / 8, count) : load_some(map + at, count));
+                const int64_t at = first + (y * width + x) * channels + b * LANES;
+                store(to + b * block + (x + pad) * LANES,
+                      spikes ? expand(few_bits(spikes->bits, at, count)) : load_some(map + at, count));
             }
         return to;
     }
-    static VF expand(const uint8_t* bits, int count) {
-        int set = bits[0];
-        if (LANES == 16 && count > 8) set |= bits[1] << 8;
+    static VF expand(int set) {  // 1 where a bit is set
         Wide<float>::I lanes, place;
         for (int i = 0; i < LANES; i++) place[i] = 1 << i;
         lanes = (place & set) != 0;
@@ -103,15 +101,16 @@ static Floats pad_channels(const float* weight, int64_t taps, int64_t channels) 
     return padded;
 }
 
-static void depthwise_forward(const uint8_t* bits, const float* weight, float* out,
+static void depthwise_forward(const uint8_t* bits, const float* weight, float* out, int64_t steps,
                               const Conv& c, int threads) {
+    const Maps spikes(bits, c, steps);
     const Floats padded = pad_channels(weight, taps_of(c), c.channels);
     const int64_t rows = std::max<int64_t>(
         1, std::min(c.out_height, (c.images * c.out_height + 4 * threads - 1) / (4 * threads)));
     const int64_t bands = (c.out_height + rows - 1) / rows;
 #pragma omp parallel num_threads(threads)
     {
-        Rows in(bits, nullptr, c.height, c.width, c.channels, c.pad_width, c.kernel_height);
+        Rows in(&spikes, nullptr, c.height, c.width, c.channels, c.pad_width, c.kernel_height);
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < c.images * bands; task++) {
             const int64_t y0 = task % bands * rows, y1 = std::min(y0 + rows, c.out_height);
@@ -151,15 +150,16 @@ static void depthwise_grad_rows(Rows& in, Rows& grad, float* sums, const Conv& c
     }
 }
 
-static void depthwise_grad_weight(const uint8_t* bits, const float* grad_out,
-                                  float* grad_weight, const Conv& c, int threads) {
+static void depthwise_grad_weight(const uint8_t* bits, const float* grad_out, float* grad_weight,
+                                  int64_t steps, const Conv& c, int threads) {
+    const Maps spikes(bits, c, steps);
     const int64_t wide = rounded_up(c.channels, LANES), taps = taps_of(c);
     const int64_t rows = c.images * c.out_height;
     std::vector<Floats> parts(threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int thread = 0; thread < threads; thread++) {  // the same thread does the same in every run
         parts[thread].zero(taps * wide);
-        Rows in(bits, nullptr, c.height, c.width, c.channels, c.pad_width, c.kernel_height);
+        Rows in(&spikes, nullptr, c.height, c.width, c.channels, c.pad_width, c.kernel_height);
         Rows grad(nullptr, grad_out, c.out_height, c.out_width, c.channels, 0, 1);
         const int64_t end = rows * (thread + 1) / threads;
         for (int64_t row = rows * thread / threads; row < end;) {

@@ -18,6 +18,7 @@ typedef int Int8 __attribute__((vector_size(32), aligned(4), may_alias));
 #include "lif.h"
 #include "bits.h"
 #include "weights.h"
+#include "spikes.h"
 #include "conv.h"
 #include "conv_grad.h"
 #include "winograd.h"

@@ -64,7 +64,7 @@ static int64_t forward_rows(const S* x, void* spikes, bool bits, int64_t steps, 
                 v = p.reset(h);
                 if (bits) {
                     const int set = bits_of(h >= p.threshold) & ((1 << count) - 1);
-                    uint8_t* to = (uint8_t*)spikes + (t * n + i) / 8;
+                    uint8_t* to = (uint8_t*)spikes + t * ((n + 7) / 8) + i / 8;
                     to[0] = uint8_t(set);
                     if (LANES == 16 && count > 8) to[1] = uint8_t(set >> 8);
                     sum += __builtin_popcount(set);

@@ -111,7 +111,7 @@ static int level = best_level();
 extern "C" {
 
 // Raised with every change of these functions or structs; library.py knows the one it calls.
-int mmspike_version() { return 3; }
+int mmspike_version() { return 4; }
 
 int mmspike_level() { return level; }
 
@@ -120,7 +120,7 @@ int mmspike_set_level(int wanted) { return level = std::min(std::max(wanted, 0),
 
 // Spikes of x, [steps, n], steps x_stride elements apart. dtype: 0 float32, 1 float64, 2 bfloat16,
 // 3 float16. Writes spikes in that type, or (bits) a bit each, of which the first is the lowest of the
-// first byte, and n is a multiple of 8. norm may be null; with one, x is what it reads, in float32.
+// first byte of its step, whole bytes to a step. norm may be null; with one, x is what it reads, in float32.
 // Returns the number of spikes where bits are written.
 int64_t mmspike_lif_forward(int dtype, const void* x, void* spikes, int bits, int64_t steps, int64_t n,
                             int64_t x_stride, const Norm* norm, const LIF* p, int threads) {
@@ -148,9 +148,11 @@ void mmspike_norm_sums(const float* g, const float* y, const float* mean, double
     DISPATCH(norm_sums(g, y, mean, sums, n, channels, threads))
 }
 
-// A float 0 or 1 for each of n bits.
-void mmspike_unpack(const uint8_t* bits, float* spikes, int64_t n, int threads) {
-    DISPATCH(unpack(bits, spikes, n, threads))
+// What follows reads spikes as bits of that order, channels last, over so many steps.
+
+// A float 0 or 1 for each of n elements of all steps.
+void mmspike_unpack(const uint8_t* bits, float* spikes, int64_t n, int64_t steps, int threads) {
+    DISPATCH(unpack(bits, spikes, n, steps, threads))
 }
 
 // Floats that the packed weights of a convolution take.
@@ -162,25 +164,25 @@ void mmspike_pack_weight(const float* weight, const int64_t* strides, float* pac
     DISPATCH(pack_weight(weight, strides, packed, *c, threads))
 }
 
-// Convolve bits [images, height, width, channels] and add bias [out], which may be null.
+// Convolve spikes [images, height, width, channels] and add bias [out], which may be null.
 int64_t mmspike_conv_forward(const uint8_t* bits, const float* packed, const float* bias, float* out,
-                             const Conv* c, int threads) {
+                             int64_t steps, const Conv* c, int threads) {
     const Sink sink{out, nullptr, nullptr, 1};
-    DISPATCH(conv_forward(bits, packed, bias, sink, *c, threads))
+    DISPATCH(conv_forward(bits, packed, bias, sink, steps, *c, threads))
 }
 
-// The same, and the spikes of neurons that read the result, as bits; images are steps times as many.
-// Returns the number of spikes.
+// The same, and the spikes of neurons that read the result, as bits; out is a multiple of 8. Returns the
+// number of spikes.
 int64_t mmspike_conv_fire(const uint8_t* bits, const float* packed, const float* bias, uint8_t* spikes,
-                       int64_t steps, const LIF* p, const Conv* c, int threads) {
+                          int64_t steps, const LIF* p, const Conv* c, int threads) {
     const Sink sink{nullptr, spikes, p, steps};
-    DISPATCH(conv_forward(bits, packed, bias, sink, *c, threads))
+    DISPATCH(conv_forward(bits, packed, bias, sink, steps, *c, threads))
 }
 
 // The gradient of the weights [out, in, kernel height, kernel width], contiguous; stride 1.
 void mmspike_conv_grad_weight(const uint8_t* bits, const float* grad_out, float* grad_weight,
-                              const Conv* c, int threads) {
-    DISPATCH(conv_grad_weight(bits, grad_out, grad_weight, *c, threads))
+                              int64_t steps, const Conv* c, int threads) {
+    DISPATCH(conv_grad_weight(bits, grad_out, grad_weight, steps, *c, threads))
 }
 
 // The gradient of the inputs of a 3 x 3 convolution at stride 1, with weights as in pack_weight.
@@ -191,19 +193,19 @@ void mmspike_conv_grad_input(const float* grad_out, const float* weight, const i
 
 // Depthwise convolution of bits, 3 x 3 or 7 x 7 at stride 1.
 // Weights are [kernel height, kernel width, channels].
-void mmspike_depthwise_forward(const uint8_t* bits, const float* weight, float* out,
+void mmspike_depthwise_forward(const uint8_t* bits, const float* weight, float* out, int64_t steps,
                                const Conv* c, int threads) {
-    DISPATCH(depthwise_forward(bits, weight, out, *c, threads))
+    DISPATCH(depthwise_forward(bits, weight, out, steps, *c, threads))
 }
 
-void mmspike_depthwise_grad_weight(const uint8_t* bits, const float* grad_out,
-                                   float* grad_weight, const Conv* c, int threads) {
-    DISPATCH(depthwise_grad_weight(bits, grad_out, grad_weight, *c, threads))
+void mmspike_depthwise_grad_weight(const uint8_t* bits, const float* grad_out, float* grad_weight,
+                                   int64_t steps, const Conv* c, int threads) {
+    DISPATCH(depthwise_grad_weight(bits, grad_out, grad_weight, steps, *c, threads))
 }
 
-// Attention of spikes: scale q (k^T v) from bits [images, pixels, 3 channels] of q, k and v.
-void mmspike_attention(const uint8_t* bits, float* out, int64_t images, int64_t pixels, int64_t channels,
-                       int64_t heads, float scale, int threads) {
-    DISPATCH(attention(bits, out, images, pixels, channels, heads, scale, threads))
+// Attention of spikes: scale q (k^T v) from spikes [images, pixels, 3 channels] of q, k and v.
+void mmspike_attention(const uint8_t* bits, float* out, int64_t steps, int64_t images, int64_t pixels,
+                       int64_t channels, int64_t heads, float scale, int threads) {
+    DISPATCH(attention(bits, out, steps, images, pixels, channels, heads, scale, threads))
 }
 }
