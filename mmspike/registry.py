@@ -33,7 +33,11 @@ HOOKS = Registry(
     "hook",
     parent=_MMENGINE_HOOKS,
     scope="mmspike",
-    locations=["mmspike.engine.compile_hook", "mmspike.engine.spike_stats_hook"],
+    locations=[
+        "mmspike.engine.compile_hook",
+        "mmspike.engine.fused_hook",
+        "mmspike.engine.spike_stats_hook",
+    ],
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",

@@ -11,7 +11,7 @@ from mmspike.layers.checks import expect, expect_neck_fits
 from mmspike.registry import DET_MODELS
 
 
-def check_parts(detector: nn.Module) -> None:
+def check_detector(detector: nn.Module) -> None:
     """Check that backbone, neck and heads agree on strides and channels.
 
     A part that does not tell its strides (an ordinary backbone or neck) is not checked.
@@ -66,7 +66,7 @@ class SpikeFasterRCNN(FasterRCNN):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        check_parts(self)
+        check_detector(self)
 
 
 @DET_MODELS.register_module()
@@ -75,4 +75,4 @@ class SpikeMaskRCNN(MaskRCNN):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        check_parts(self)
+        check_detector(self)

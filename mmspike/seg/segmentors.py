@@ -11,7 +11,7 @@ from mmspike.layers.checks import expect, expect_neck_fits
 from mmspike.registry import SEG_MODELS
 
 
-def check_parts(segmentor: nn.Module) -> None:
+def check_segmentor(segmentor: nn.Module) -> None:
     """Check that backbone, neck and decode head agree on strides and channels.
 
     A part that does not tell its strides (an ordinary backbone, neck or head) is not checked.
@@ -46,4 +46,4 @@ class SpikeEncoderDecoder(EncoderDecoder):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        check_parts(self)
+        check_segmentor(self)

@@ -104,7 +104,7 @@ def test_winograd_leaves_the_gradients_of_the_whole_detector(time_steps, monkeyp
     kernel, calls, grads = kernels.grad_input, [], []
     monkeypatch.setattr(kernels, "grad_input", lambda *a: calls.append(a) or kernel(*a))
     for least in (10**9, 1):
-        monkeypatch.setattr(convolution, "FILTERED_PIXELS", least)
+        monkeypatch.setattr(convolution, "WINOGRAD_PIXELS", least)
         model.zero_grad()
         total.backward(retain_graph=True)
         grads.append({n: p.grad.double() for n, p in model.named_parameters()})

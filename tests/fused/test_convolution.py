@@ -14,7 +14,7 @@ from mmspike.backbones.meta_spikeformer import SepConv
 from mmspike.deploy import switch_to_deploy
 from mmspike.fused.cpu import convolution
 from mmspike.fused.cpu.attention import mix_packed
-from mmspike.fused.cpu.convolution import convolve, convolve_and_fire, takes_quads
+from mmspike.fused.cpu.convolution import convolve, convolve_and_fire, takes_table
 from mmspike.fused.cpu.packed import PackedConv2d
 from mmspike.fused.cpu.spikes import PackedSpikes, fire, fire_into_bits, per_step_of
 from mmspike.layers.attention import linear_attention
@@ -80,7 +80,7 @@ def assert_close(given, expected):
 @pytest.mark.parametrize("bias", [True, False])
 def test_convolution_and_its_gradients(shape, time_steps, bias, monkeypatch):
     channels, out, kernel, stride, padding, height, width = shape
-    monkeypatch.setattr(convolution, "FILTERED_PIXELS", 1)
+    monkeypatch.setattr(convolution, "WINOGRAD_PIXELS", 1)
     conv = nn.Conv2d(channels, out, kernel, stride, padding, bias=bias)
     x = potentials(time_steps, 2, channels, height, width)
     s, weight, given = results(x, conv)
@@ -314,7 +314,7 @@ def test_gradient_of_inputs_of_no_images():
 
 @pytest.mark.parametrize("least", [1, 10**6])
 def test_gradient_of_inputs_in_layers(least, monkeypatch):
-    monkeypatch.setattr(convolution, "FILTERED_PIXELS", least)
+    monkeypatch.setattr(convolution, "WINOGRAD_PIXELS", least)
     calls, kernel = [], kernels.grad_input
     monkeypatch.setattr(kernels, "grad_input", lambda *a: calls.append(a) or kernel(*a))
     conv = nn.Conv2d(16, 24, 3, padding=1)
@@ -384,10 +384,10 @@ def test_attention_of_spikes_is_exact(channels, time_steps):
 def test_lookup_tables_over_four_channels(rate, kernel, monkeypatch):
     conv = nn.Conv2d(32, 72, kernel, padding=kernel // 2)
     x = potentials(2, 2, 32, 9, 8, rate)
-    monkeypatch.setattr(convolution, "takes_quads", lambda *_: False)
+    monkeypatch.setattr(convolution, "takes_table", lambda *_: False)
     monkeypatch.setattr(convolution, "DENSE_RATE", 2.0)
     _, weight, expected = results(x, conv)
-    monkeypatch.setattr(convolution, "takes_quads", lambda *_: True)
+    monkeypatch.setattr(convolution, "takes_table", lambda *_: True)
     assert_close(results(x, conv, weight)[2], expected)
     packed = PackedConv2d(conv)
     with torch.no_grad():
@@ -409,14 +409,14 @@ def test_lookup_tables_over_four_channels(rate, kernel, monkeypatch):
 def test_when_a_lookup_table_is_taken(shape, side, rate, made, expected):
     inputs = torch.zeros(()).expand(1, 1, shape[1], side, side)
     spikes = PackedSpikes(inputs, None, int(rate * inputs.numel()))
-    assert takes_quads(torch.zeros(()).expand(shape), spikes, made) == expected
+    assert takes_table(torch.zeros(()).expand(shape), spikes, made) == expected
 
 
 def test_a_stride_that_leaves_pixels_out_wants_more_spikes():
     spikes = PackedSpikes(torch.zeros(()).expand(1, 1, 32, 56, 56), None, 35 * 56 * 56 * 32 // 100)
     weight = torch.zeros(64, 32, 3, 3)
-    assert takes_quads(weight, spikes, made=False)
-    assert not takes_quads(weight, spikes, made=False, stride=4)
+    assert takes_table(weight, spikes, made=False)
+    assert not takes_table(weight, spikes, made=False, stride=4)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from timing import interleave, keep_memory
 from torch import Tensor
 
 from mmspike.fused.cpu.attention import mix_packed
-from mmspike.fused.cpu.convolution import DENSE_RATE, takes_quads
+from mmspike.fused.cpu.convolution import DENSE_RATE, takes_table
 from mmspike.fused.cpu.spikes import PackedSpikes, fire_into_bits
 from mmspike.layers.attention import linear_attention
 from mmspike.native import conv as kernels
@@ -94,7 +94,7 @@ def time_layer(layer: Layer, rate: float, args: argparse.Namespace) -> str:
     grad = torch.randn(args.batch_size, out, side, side)
     grad = grad.contiguous(memory_format=torch.channels_last)
     depthwise = groups > 1
-    table, made = (not depthwise and takes_quads(weight, packed, made) for made in (False, True))
+    table, made = (not depthwise and takes_table(weight, packed, made) for made in (False, True))
     g, g_made = (
         kernels.geometry(tuple(spikes.shape), tuple(weight.shape), (1, 1), pad, q)
         for q in (table, made)

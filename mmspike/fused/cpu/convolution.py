@@ -27,18 +27,18 @@ from mmspike.neurons.kernels.common import LIFParameters
 DENSE_RATE = 0.5
 """Firing rate above which a dense convolution over all inputs is faster."""
 
-QUAD_INPUTS = 320
+TABLE_INPUTS = 320
 """Inputs of a pixel (channels times kernel) up to which sums over four channels may be faster than
 those spike by spike, at any rate: the cache holds their table."""
 
-QUAD_RATE = 0.24
+TABLE_RATE = 0.24
 """Firing rate above which they are where their table was made beforehand."""
 
-QUAD_SPIKES = 256
+TABLE_SPIKES = 256
 """Spikes of a channel beyond a quarter of its pixels that pay for making the table anew; more where
 a stride leaves pixels out."""
 
-FILTERED_PIXELS = 1024
+WINOGRAD_PIXELS = 1024
 """Pixels of all images from which on minimal filtering of the inputs' gradient pays for the values
 of the filters, which are four times as many as the weights."""
 
@@ -105,11 +105,11 @@ def _geometry_of(conv: nn.Module, spikes: PackedSpikes) -> ConvStruct:
         tuple(conv.weight.shape),
         tuple(conv.stride),
         tuple(conv.padding),
-        takes_quads(conv.weight, spikes, made, math.prod(conv.stride)),
+        takes_table(conv.weight, spikes, made, math.prod(conv.stride)),
     )
 
 
-def takes_quads(weight: Tensor, spikes: PackedSpikes, made: bool, stride: int = 1) -> bool:
+def takes_table(weight: Tensor, spikes: PackedSpikes, made: bool, stride: int = 1) -> bool:
     """Whether a convolution adds up the weights of four channels at once.
 
     Args:
@@ -118,12 +118,12 @@ def takes_quads(weight: Tensor, spikes: PackedSpikes, made: bool, stride: int = 
         made: Whether the table of those sums was made beforehand.
         stride: Pixels of the input for one of the output.
     """
-    if weight[0].numel() > QUAD_INPUTS or weight.size(1) % 4:
+    if weight[0].numel() > TABLE_INPUTS or weight.size(1) % 4:
         return False
     inputs = spikes.shape.numel()
     if made:
-        return spikes.count > QUAD_RATE * inputs
-    return spikes.count - inputs / 4 > QUAD_SPIKES * stride * weight.size(1)
+        return spikes.count > TABLE_RATE * inputs
+    return spikes.count - inputs / 4 > TABLE_SPIKES * stride * weight.size(1)
 
 
 def _is_dense(spikes: PackedSpikes, geometry: ConvStruct) -> bool:
@@ -192,7 +192,7 @@ class _Convolve(torch.autograd.Function):
 
 def _grad_input(grad_out: Tensor, weight: Tensor, g: ConvStruct, groups: int = 1) -> Tensor:
     kernel, stride = weight.shape[2:], (g.stride_height, g.stride_width)
-    enough = g.images * g.height * g.width >= FILTERED_PIXELS
+    enough = g.images * g.height * g.width >= WINOGRAD_PIXELS
     if groups == 1 and kernel == (3, 3) and stride == (1, 1) and enough:
         return kernels.grad_input(grad_out, weight, g)
     x = grad_out.new_empty(g.images, g.height, g.width, g.channels)  # for its shape alone
