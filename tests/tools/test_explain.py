@@ -15,9 +15,6 @@ DETECTOR = "configs/mask_rcnn_metaspike_shapes.py"
 SEGMENTOR = "configs/semantic_fpn_metaspike_shapes.py"
 LINEAR = "the input is no map [T, B, C, H, W]"
 UPSAMPLING = "the kernels do not know ConvTranspose2d"
-    "the input is no map [T, B, C, H, W]",
-    "the kernels do not know ConvTranspose2d",
-)
 STEM = "there is no neuron before it"
 
 
