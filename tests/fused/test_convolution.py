@@ -466,16 +466,6 @@ def test_weights_that_are_written_to_are_packed_anew():
         assert_close([convolve(packed, s), packed(s.unpack())], [2 * y for y in before])
 
 
-def test_a_library_that_cannot_be_loaded_is_left_alone(tmp_path, monkeypatch):
-    name = f"_kernels{library.EXTENSION_SUFFIXES[0]}"
-    (tmp_path / name).write_bytes(b"no library")
-    said = []
-    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
-    monkeypatch.setattr(library, "print_log", lambda text, *_, **__: said.append(text))
-    assert library.library.__wrapped__() is None
-    assert f"kernels of version {library.VERSION} are wanted" in said[0]
-
-
 def test_profiles_list_the_kernels():
     conv = nn.Conv2d(16, 24, 3, padding=1)
     x = potentials(1, 2, 16, 5, 6)

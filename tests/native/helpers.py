@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmspike.native import attention, conv, depthwise, lif
+from mmspike.native import attention, conv, depthwise, lif, norm
 from mmspike.native.library import LIFStruct
 from mmspike.native.norm import Norm
 
@@ -126,3 +126,16 @@ def check_neuron(steps, batch, channels, normed) -> None:
     if normed:
         products = torch.stack([grad_x, grad_x * (x - norm.mean.repeat(batch))]).double()
         assert_close(sums.float(), products.unflatten(2, (batch, channels)).sum((1, 2)))
+
+
+def check_norm(batch, channels, height, width) -> None:
+    """Compare the sums and the result of a norm's backward pass with their definitions."""
+    grad, y, out = (channels_last(batch, channels, height, width) for _ in range(3))
+    mean, a, b, c = torch.randn(4, channels)
+    centred = y - mean.view(-1, 1, 1)
+    expected = torch.stack([x.double().sum((0, 2, 3)) for x in (grad, grad * centred)])
+    given = norm.sums(grad, y, mean)
+    torch.testing.assert_close(given, expected, rtol=0, atol=1e-5 * (1 + y.numel() / channels))
+    norm.backward(grad, y, out, mean, a, b, c)
+    a, b, c = (x.view(-1, 1, 1) for x in (a, b, c))
+    assert_close(out, a * grad + b * centred + c)
