@@ -2,6 +2,7 @@
 #   make demo      install if needed, generate data, train a detector, evaluate, draw pictures
 #   make demo-seg  the same with a segmentor
 #   make test      install if needed, lint, run the tests
+#   make sanitize  the kernels' tests, and random shapes, under gcc's sanitizers
 # TORCH names what pip installs first; give your CUDA build there (see README.md).
 PYTHON ?= python3.11
 TORCH ?= torch==2.13.0
@@ -11,13 +12,13 @@ STAMP := $(VENV)/.installed
 DEMO := work_dirs/demo
 DEMO_SEG := work_dirs/demo-seg
 
-.PHONY: install demo demo-seg test lint clean
+.PHONY: install demo demo-seg test lint sanitize clean
 install: $(STAMP)
 	@$(BIN)/python tools/check_install.py
 
 # mmcv is compiled against the installed torch (12 minutes on two cores; pip keeps the wheel).
 # spikingjelly asks for torchvision and torchaudio, which only its data sets import.
-$(STAMP): Makefile setup.py mmspike/native/native.cpp $(wildcard mmspike/native/*.h) requirements/stack.txt \
+$(STAMP): Makefile setup.py $(wildcard mmspike/native/csrc/*) requirements/stack.txt \
           requirements/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -c requirements/constraints.txt $(TORCH) setuptools wheel ninja packaging
@@ -46,6 +47,20 @@ lint: install
 # A process for every core; a file's tests stay in one of them and share what they set up.
 test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# The kernels once more, beside those in use; whatever they read or write outside of their arguments, and
+# undefined behaviour, ends the run. libasan has to be loaded before Python is.
+SANITIZED := build/sanitize
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-psabi
+sanitize: install
+	rm -rf $(SANITIZED)
+	CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(BIN)/python setup.py -q build_ext --build-lib $(SANITIZED) \
+	    --build-temp $(SANITIZED)
+	export MMSPIKE_KERNELS=$$(echo $(CURDIR)/$(SANITIZED)/mmspike/native/_kernels*) MMSPIKE_REQUIRE_KERNELS=1 \
+	    OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) && \
+	$(BIN)/python -m pytest -q tests/native tests/neurons/test_kernels.py tests/layers/test_norm.py \
+	    tests/layers/test_event_driven.py tests/layers/test_firing.py && \
+	$(BIN)/python -m tests.native.fuzz --seconds 100
 
 clean:
 	rm -rf $(VENV) build *.egg-info mmspike/.mim

@@ -33,8 +33,8 @@ version = re.search(r'__version__ = "(.+)"', (ROOT / "mmspike/__init__.py").read
 
 kernels = Extension(  # plain C functions, loaded by mmspike/native/library.py
     "mmspike.native._kernels",
-    sources=["mmspike/native/native.cpp"],
-    depends=sorted(str(p.relative_to(ROOT)) for p in (ROOT / "mmspike/native").glob("*.h")),
+    sources=["mmspike/native/csrc/native.cpp"],
+    depends=sorted(str(p.relative_to(ROOT)) for p in (ROOT / "mmspike/native/csrc").glob("*.h")),
     language="c++",
     extra_compile_args=[
         "-std=c++17",
@@ -57,7 +57,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mmspike", "mmspike.*"]),
-    package_data={"mmspike": ["native/*.cpp", "native/*.h", "neurons/kernels/*.cu"]},
+    package_data={"mmspike": ["native/csrc/*.cpp", "native/csrc/*.h", "neurons/kernels/*.cu"]},
     ext_modules=[kernels],
     python_requires=">=3.11",
     install_requires=[

@@ -19,6 +19,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share
 GOLDEN = ROOT / "tests/data/metaspikeformer_v2_tiny.npz"
 
 
+def pytest_configure():
+    if os.environ.get("MMSPIKE_REQUIRE_KERNELS") == "1" and not library.is_available():
+        raise pytest.UsageError(
+            "MMSPIKE_REQUIRE_KERNELS=1, but the kernels for the CPU were not compiled, or are of "
+            "another version: install a C++ compiler, then mmspike again"
+        )
+
+
 def pytest_collection_modifyitems(items):
     skip = pytest.mark.skip(reason="needs a CUDA device")
     for item in items:

@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmspike.backbones.meta_spikeformer import MetaSpikeFormer
+from mmspike.checkpoints.loading import init_weights
 from mmspike.layers.time import mean_over_time
 from mmspike.neurons import build_neuron
 from mmspike.registry import MODELS
@@ -48,8 +49,6 @@ class MetaSpikeFormerClassifier(BaseModule):
 
     def init_weights(self) -> None:
         """Initialise as ``init_cfg`` says, pretrained heads included; see the backbone's."""
-        from mmspike.checkpoints.loading import init_weights  # which knows the backbones
-
         init_weights(self, super().init_weights)
 
     def forward(self, img: Tensor) -> Tensor | tuple[Tensor, Tensor]:

@@ -21,60 +21,72 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmspike import fused
+from mmspike.archs import META_SPIKEFORMER, META_SPIKEFORMER_DEPTHS, Arch
 from mmspike.backbones.arguments import check_arguments
+from mmspike.checkpoints.loading import init_weights
 from mmspike.layers.attention import SpikeDrivenSelfAttention
-from mmspike.layers.checkpoint import checkpointed
 from mmspike.layers.checks import is_doubling
 from mmspike.layers.conv import (
-    SeparableConv,
-    SpikeChain,
+    ONE_SIGMA_RATE,
     SpikeLayer,
     build_norm,
     spike_conv,
-    spread_thresholds,
+    spread_biases,
 )
 from mmspike.layers.drop import DropPath
-from mmspike.layers.memory import in_fastest_format
+from mmspike.layers.rep_conv import DepthwisePointwise
 from mmspike.layers.time import mean_over_time, repeat_over_time
 from mmspike.neurons import build_neuron, neuron_takes
 from mmspike.registry import MODELS
-
-ARCHS: dict[str, dict[str, Any]] = {
-    "15M": {"embed_dims": (64, 128, 256, 360), "num_heads": 8},
-    "31M": {"embed_dims": (96, 192, 384, 480), "num_heads": 8},
-    "55M": {"embed_dims": (128, 256, 512, 640), "num_heads": 8},
-}
-"""The published sizes, named by their parameters with a classifier of 1000 classes."""
 
 STRIDES = (2, 2, 2, 2, 1)
 """Stride of the downsampling of the stem and the four stages: the last one keeps its resolution."""
 ATTN_STRIDE = 16
 """Stride of the maps of both stages with attention."""
-DEPTHS = (1, 1, 2, 6, 2)
-"""Blocks in the stem and the four stages; convolutional in the first three, attention after."""
+CONV_STAGES = 3
+"""The stem and the first two stages have convolutional blocks; those after have attention."""
 
 
-class SepConv(SpikeChain):
-    """Inverted separable convolution: 1x1 to twice the channels, depthwise 7x7, 1x1 back."""
+class SepConv(nn.Sequential):
+    """Inverted separable convolution: 1x1 to twice the channels, depthwise 7x7, 1x1 back.
+
+    Source: arXiv 2404.03663, section 3.2.
+
+    Args:
+        channels: Input and output channels.
+        norm_cfg: Config of the norms.
+        neuron_cfg: Config of the neurons.
+    """
 
     def __init__(
         self, channels: int, norm_cfg: dict[str, Any], neuron_cfg: dict[str, Any] | None
     ) -> None:
+        common = {"norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
         wide = 2 * channels
         super().__init__(
-            spike_conv(channels, wide, 1, norm_cfg=norm_cfg, neuron_cfg=neuron_cfg, lively=True),
+            spike_conv(channels, wide, 1, init_rate=ONE_SIGMA_RATE, **common),
             SpikeLayer(
-                SeparableConv(wide, channels, 7), build_norm(norm_cfg, channels), neuron_cfg
+                DepthwisePointwise(wide, channels, 7), build_norm(norm_cfg, channels), neuron_cfg
             ),
         )
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
+        y = fused.run(self, x)
+        if y is not None:
+            return y
+        widen, separable = self
+        x = widen(x)  # [T, B, 2 C, H, W]
+        return separable(x)  # [T, B, C, H, W]
 
-class ChannelMLP(SpikeChain):
+
+class ChannelMLP(nn.Sequential):
     """Two spiking convolutions with four times the channels between them.
 
     Args:
         channels: Input and output channels.
-        kernel_size: 3 without bias in a convolutional block, 1 with bias behind attention.
+        kernel_size: 3 without bias in a convolutional block, 1 with bias after attention.
         norm_cfg: Config of the norms.
         neuron_cfg: Config of the neurons.
     """
@@ -88,9 +100,18 @@ class ChannelMLP(SpikeChain):
     ) -> None:
         common = {"bias": kernel_size == 1, "norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
         super().__init__(
-            spike_conv(channels, 4 * channels, kernel_size, lively=True, **common),
+            spike_conv(channels, 4 * channels, kernel_size, init_rate=ONE_SIGMA_RATE, **common),
             spike_conv(4 * channels, channels, kernel_size, **common),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
+        y = fused.run(self, x)
+        if y is not None:
+            return y
+        widen, narrow = self
+        x = widen(x)  # [T, B, 4 C, H, W]
+        return narrow(x)  # [T, B, C, H, W]
 
 
 class Block(nn.Module):
@@ -116,24 +137,36 @@ class Stage(nn.Module):
         self.downsample = downsample
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, time_steps: int | None = None, with_cp: bool = False) -> Tensor:
-        """Run the stage.
+    def forward(self, x: Tensor, with_cp: bool = False) -> Tensor:
+        """Map ``[T, B, C, H, W]`` to ``[T, B, C', H', W']``.
 
         Args:
-            x: ``[T, B, C, H, W]``.
-            time_steps: Given to the stem alone, whose ``x`` is the image once, ``[1, B, C, H, W]``:
-                how often the blocks see it.
+            x: Membrane potentials.
             with_cp: Whether each block is checkpointed.
-
-        Returns:
-            ``[T, B, C', H', W']``.
         """
-        x = self.downsample(x)
-        if time_steps is not None:
-            x = repeat_over_time(x[0], time_steps)
+        return self.run_blocks(self.downsample(x), with_cp)
+
+    def run_blocks(self, x: Tensor, with_cp: bool) -> Tensor:
+        """Run the blocks alone."""
         for block in self.blocks:
-            x = checkpointed(block, x) if with_cp else block(x)
+            x = fused.checkpointed(block, x) if with_cp else block(x)
         return x
+
+
+class Stem(Stage):
+    """The first stage, which reads the image: a convolution without a neuron before it.
+
+    The image is the same at every step, and so is what the convolution makes of it.
+    """
+
+    def __init__(self, downsample: SpikeLayer, blocks: Sequence[Block], time_steps: int) -> None:
+        super().__init__(downsample, blocks)
+        self.time_steps = time_steps
+
+    def forward(self, img: Tensor, with_cp: bool = False) -> Tensor:
+        """Map images ``[B, C, H, W]`` to ``[T, B, C', H', W']``; see :meth:`Stage.forward`."""
+        x = self.downsample(img.unsqueeze(0))  # [1, B, C', H', W']
+        return self.run_blocks(repeat_over_time(x[0], self.time_steps), with_cp)
 
 
 @MODELS.register_module()
@@ -142,7 +175,8 @@ class MetaSpikeFormer(BaseModule):
 
     Args:
         arch: ``"15M"``, ``"31M"`` or ``"55M"``, or ``dict(embed_dims=[..4], num_heads=..)``: widths
-            of the four stages, and heads in the last two. The stem has half the first width.
+            of the four stages, and heads in the last two; the stem has half the first width. With
+            ``depths=[..5]``, blocks in the stem and the four stages.
         time_steps: Steps T that the image is shown; not part of a checkpoint.
         in_channels: Channels of the image.
         out_indices: Maps to return: 0 the stem (stride 2), 1 to 4 the stages (4, 8, 16, 16).
@@ -202,9 +236,10 @@ class MetaSpikeFormer(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_arguments(arch, in_channels, out_indices, frozen_stages, drop_path_rate, norm_cfg)
-        widths, num_heads = _read_arch(arch)
+        size = _read_arch(arch)
+        self.depths = size.depths
         ok = type(time_steps) is int and time_steps >= 1
-        self.time_steps = _check("time_steps", time_steps, ok, "a whole number of at least 1")
+        _check("time_steps", time_steps, ok, "a whole number of at least 1")
         self.decode = _check("decode", decode, decode in (None, "mean"), "None or 'mean'")
         if out_indices is None:
             out_indices = (1, 2, 4) if decode else (1, 2, 3, 4)
@@ -220,20 +255,29 @@ class MetaSpikeFormer(BaseModule):
         self.norm_eval = norm_eval
         self.stages_with_cp = _read_with_cp(with_cp)
         self.stages = _build_stages(
-            widths,
-            num_heads,
+            size,
+            time_steps,
             in_channels,
             drop_path_rate,
             neuron_cfg,
             {"attn_neuron_cfg": attn_neuron_cfg, "init_pixels": init_pixels},
             norm_cfg or {"type": "BN"},
         )
-        self.out_channels = [widths[i] for i in self.out_indices]
+        self.out_channels = [_widths(size)[i] for i in self.out_indices]
         strides = list(accumulate(STRIDES, lambda a, b: a * b))
         self.out_strides = [strides[i] for i in self.out_indices]
         if decode is not None and not is_doubling(self.out_strides):
             _warn_of_strides(self.out_indices, self.out_strides)
         self._freeze()
+
+    @property
+    def time_steps(self) -> int:
+        """Steps T in which the network sees an image."""
+        return self.stages[0].time_steps
+
+    @time_steps.setter
+    def time_steps(self, value: int) -> None:
+        self.stages[0].time_steps = value
 
     def forward(self, img: Tensor) -> tuple[Tensor, ...]:
         """Compute feature maps of membrane potentials.
@@ -250,11 +294,11 @@ class MetaSpikeFormer(BaseModule):
         """
         if img.dim() != 4:
             raise ValueError(f"MetaSpikeFormer takes [B, C, H, W], got shape {tuple(img.shape)}")
-        x = in_fastest_format(img).unsqueeze(0)  # [1, B, C, H, W]
+        x = fused.in_fastest_format(img)
         outs = {}
         for i, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
             with_cp = i in self.stages_with_cp and self.training and i > self.frozen_stages
-            x = stage(x, time_steps=self.time_steps if i == 0 else None, with_cp=with_cp)
+            x = stage(x, with_cp)
             outs[i] = mean_over_time(x) if self.decode == "mean" else x
         return tuple(outs[i] for i in self.out_indices)
 
@@ -287,8 +331,6 @@ class MetaSpikeFormer(BaseModule):
         Raises:
             CheckpointError: If a pretrained checkpoint cannot be read or does not fit.
         """
-        from mmspike.checkpoints.loading import init_weights  # which knows the backbones
-
         init_weights(self, super().init_weights)
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
@@ -312,9 +354,9 @@ class MetaSpikeFormer(BaseModule):
         if match is None:
             raise ValueError(f"MetaSpikeFormer has no parameter {param_name!r}")
         stage, block = int(match[1]), match[2]
-        first = 1 + sum(DEPTHS[:stage])
+        first = 1 + sum(self.depths[:stage])
         depth = 0 if stage == 0 and block is None else first + int(block or 0)
-        return depth, sum(DEPTHS) + 2
+        return depth, sum(self.depths) + 2
 
     def _freeze(self) -> None:
         for stage in self.stages[: self.frozen_stages + 1]:
@@ -356,31 +398,39 @@ def _read_attn_neuron(
     return change
 
 
-def _read_arch(arch: str | dict[str, Any]) -> tuple[tuple[int, ...], int]:
-    """The widths of the stem and the four stages, and the number of heads."""
-    spec = ARCHS.get(arch) if isinstance(arch, str) else arch
-    expected = f"one of {sorted(ARCHS)} or dict(embed_dims=[4 widths], num_heads=...)"
-    ok = isinstance(spec, dict) and set(spec) == {"embed_dims", "num_heads"}
-    _check("arch", arch, ok and len(spec["embed_dims"]) == 4, expected)
-    dims = tuple(spec["embed_dims"])
-    _check("arch", arch, dims[0] % 2 == 0, "of an even first width, which the stem halves")
-    return (dims[0] // 2, *dims), spec["num_heads"]
+def _read_arch(arch: str | dict[str, Any]) -> Arch:
+    """The size that ``arch`` names."""
+    keys = {"embed_dims", "num_heads"}
+    if isinstance(arch, dict) and keys <= set(arch) <= {*keys, "depths"}:
+        read = Arch(**{**arch, "embed_dims": tuple(arch["embed_dims"])})
+    else:
+        read = META_SPIKEFORMER.get(arch) if isinstance(arch, str) else None
+    expected = (
+        f"one of {sorted(META_SPIKEFORMER)} or dict(embed_dims=[4 widths], num_heads=..., "
+        f"depths={META_SPIKEFORMER_DEPTHS})"
+    )
+    ok = read is not None and len(read.embed_dims) == 4 and len(read.depths) == len(STRIDES)
+    _check("arch", arch, ok, expected)
+    _check(
+        "arch", arch, read.embed_dims[0] % 2 == 0, "of an even first width, which the stem halves"
+    )
+    return read
 
 
 def _read_with_cp(with_cp: bool | Sequence[int]) -> frozenset[int]:
     """The stages whose blocks are checkpointed."""
     if isinstance(with_cp, bool):
-        return frozenset(range(len(DEPTHS)) if with_cp else ())
+        return frozenset(range(len(STRIDES)) if with_cp else ())
     ok = isinstance(with_cp, Sequence) and all(
-        type(i) is int and 0 <= i < len(DEPTHS) for i in with_cp
+        type(i) is int and 0 <= i < len(STRIDES) for i in with_cp
     )
     _check("with_cp", with_cp, ok, "a bool, or a sequence of stages from 0 (the stem) to 4")
     return frozenset(with_cp)
 
 
 def _build_stages(
-    widths: tuple[int, ...],
-    num_heads: int,
+    arch: Arch,
+    time_steps: int,
     in_channels: int,
     drop_path_rate: float,
     neuron_cfg: dict[str, Any] | None,
@@ -389,28 +439,33 @@ def _build_stages(
 ) -> nn.ModuleList:
     """Build the stem and the four stages."""
     common = {"norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
+    widths = _widths(arch)
 
     def block(stage: int, index: int) -> Block:
-        width, conv = widths[stage], stage <= 2
+        width, conv = widths[stage], stage < CONV_STAGES
         if conv:
             mixer: nn.Module = SepConv(width, **common)
         else:
-            mixer = SpikeDrivenSelfAttention(width, num_heads, **attention, **common)
-        drop = drop_path_rate * index / (sum(DEPTHS) - 1)
+            mixer = SpikeDrivenSelfAttention(width, arch.num_heads, **attention, **common)
+        drop = drop_path_rate * index / max(1, sum(arch.depths) - 1)
         return Block(mixer, ChannelMLP(width, 3 if conv else 1, **common), drop)
 
     stages = nn.ModuleList()
     index = 0
-    for i, (width, stride, depth) in enumerate(zip(widths, STRIDES, DEPTHS, strict=True)):
-        if i == 0:  # reads the image, no neuron in front
-            down = spike_conv(
-                in_channels, width, 7, stride=stride, bias=True, norm_cfg=norm_cfg, neuron_cfg=False
-            )
-            spread_thresholds(down.norm, build_neuron(neuron_cfg))
+    for i, (width, stride, depth) in enumerate(zip(widths, STRIDES, arch.depths, strict=True)):
+        options = {"stride": stride, "bias": True, "norm_cfg": norm_cfg}
+        if i == 0:
+            down = spike_conv(in_channels, width, 7, neuron_cfg=False, **options)
+            spread_biases(down.norm, build_neuron(neuron_cfg))
         else:
-            down = spike_conv(
-                widths[i - 1], width, 3, stride=stride, bias=True, lively=True, **common
-            )
-        stages.append(Stage(down, [block(i, index + j) for j in range(depth)]))
+            options |= {"neuron_cfg": neuron_cfg, "init_rate": ONE_SIGMA_RATE}
+            down = spike_conv(widths[i - 1], width, 3, **options)
+        blocks = [block(i, index + j) for j in range(depth)]
+        stages.append(Stage(down, blocks) if i else Stem(down, blocks, time_steps))
         index += depth
     return stages
+
+
+def _widths(arch: Arch) -> tuple[int, ...]:
+    """Widths of the stem and the four stages."""
+    return (arch.embed_dims[0] // 2, *arch.embed_dims)

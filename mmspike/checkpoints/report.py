@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from mmspike.archs import META_SPIKEFORMER
 from mmspike.checkpoints.sources import Source, arch_of, shorten
 
 
@@ -86,12 +87,10 @@ def explain_misfit(
 
 
 def _guess(source: Source, targets: Mapping[str, Tensor], report: LoadReport) -> str:
-    from mmspike.backbones.meta_spikeformer import ARCHS  # which loads through this package
-
     theirs, ours = arch_of(source.backbone), arch_of(targets)
     if theirs is not None and theirs != ours:
-        for name, arch in ARCHS.items():
-            if list(arch["embed_dims"]) == theirs:
+        for name, arch in META_SPIKEFORMER.items():
+            if list(arch.embed_dims) == theirs:
                 return f"these widths are the {name} model's: set arch='{name}'"
         return f"the file's widths are {theirs}: set arch=dict(embed_dims={theirs}, num_heads=...)"
     stem = "stages.0.downsample.layer.weight"

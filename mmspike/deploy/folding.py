@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from mmspike.layers.conv import ConvShape, RepConv
-from mmspike.layers.event_driven import PackedSpikes, convolve
+from mmspike.fused import AreConstant, Normalise, call, unknown
+from mmspike.layers.conv_shape import ConvShape
+from mmspike.layers.rep_conv import RepConv
 
 
 def fold_norm(layer: nn.Module, norm: nn.Module) -> nn.Module:
@@ -65,13 +66,19 @@ class FoldedRepConv(nn.Sequential):
             self[2].bias.copy_(bias)
 
     @property
-    def reader(self) -> nn.Module:
-        """The layer that reads the spikes."""
+    def first(self) -> nn.Module:
+        """The 1x1 convolution that reads the spikes."""
         return self[0]
 
-    def forward(self, x: Tensor | PackedSpikes) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map spikes ``[N, C, H, W]`` to ``[N, C', H, W]``."""
-        return self[2](self[1](convolve(self[0], x)))
+        return self.rest(self.first(x))
+
+    def rest(
+        self, y: Tensor, normalise: Normalise = call, are_constant: AreConstant = unknown
+    ) -> Tensor:
+        """The depthwise and the last convolution: map ``[N, C, H, W]`` to ``[N, C', H, W]``."""
+        return self[2](self[1](y))
 
     def as_convolution(self) -> ConvShape:
         """The one 3x3 convolution that it is, for counters."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmspike import fused
+from mmspike.deploy.attention import DeployedSelfAttention
 from mmspike.deploy.folding import FoldedRepConv, fold_norm, fold_rep_convs
-from mmspike.deploy.packed import PackedConv2d, PackedLinear, can_pack
 from mmspike.layers.attention import SpikeDrivenSelfAttention
-from mmspike.layers.conv import RepConv, SpikeLayer
+from mmspike.layers.conv import SpikeLayer
+from mmspike.layers.rep_conv import RepConv
 
 REP_CONV_FORMS = ("cheapest", "conv3x3")
 
@@ -70,23 +72,28 @@ def switch_to_deploy(
         raise ValueError(
             f"switch_to_deploy: rep_conv must be one of {REP_CONV_FORMS}, got {rep_conv!r}"
         )
-    if pack and not can_pack():
+    if pack and not fused.can_lay_out():
         raise ValueError("switch_to_deploy: pack=True, but this torch has no oneDNN")
     if pack is None:
-        pack = can_pack() and all(p.device.type == "cpu" for p in model.parameters())
+        pack = fused.can_lay_out() and all(p.device.type == "cpu" for p in model.parameters())
     report = DeployReport()
     model.eval()
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            is_plain = isinstance(child, SpikeDrivenSelfAttention)
+            if is_plain and isinstance(child.proj_conv, RepConv):
+                folded = _fold_attention(child, rep_conv)
+                setattr(parent, name, folded)
+                report.attentions += isinstance(folded, DeployedSelfAttention)
+                report.folded += 12
     for module in list(model.modules()):
-        if isinstance(module, SpikeDrivenSelfAttention) and isinstance(module.proj_conv, RepConv):
-            report.attentions += _fold_attention(module, rep_conv)
-            report.folded += 12
-        elif isinstance(module, SpikeLayer) and _can_fold(module.norm):
+        if isinstance(module, SpikeLayer) and _can_fold(module.norm):
             last = module.layer[-1] if isinstance(module.layer, nn.Sequential) else module.layer
             fold_norm(last, module.norm)
             module.norm = nn.Identity()
             report.folded += 1
     if pack:
-        report.packed = _pack(model)
+        report.packed = _lay_out(model)
     model.requires_grad_(False)
     report.norms_left = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm)]
     return report
@@ -96,36 +103,29 @@ def _can_fold(norm: nn.Module) -> bool:
     return isinstance(norm, _BatchNorm) and norm.running_mean is not None
 
 
-def _fold_attention(module: SpikeDrivenSelfAttention, rep_conv: str) -> bool:
-    """Fold the norms; join q, k and v if one neuron can read all three, and say whether."""
+def _fold_attention(trained: SpikeDrivenSelfAttention, rep_conv: str) -> nn.Module:
+    """Fold the norms of an attention, and join q, k and v if one neuron can read all three."""
     build = FoldedRepConv if rep_conv == "cheapest" else fold_rep_convs
-    module.proj_conv = build([module.proj_conv], [module.proj_norm]).eval()
-    module.proj_norm = nn.Identity()
-    pairs = [(getattr(module, f"{n}_conv"), getattr(module, f"{n}_norm")) for n in "qkv"]
-    if any(getattr(module, f"{n}_neuron").state_dict() for n in "qkv"):  # each learnt its own
-        for name, (conv, norm) in zip("qkv", pairs, strict=True):
-            setattr(module, f"{name}_conv", build([conv], [norm]).eval())
-            setattr(module, f"{name}_norm", nn.Identity())
-        return False
-    module.qkv_conv = build(*zip(*pairs, strict=True)).eval()
-    for name in ("q_conv", "k_conv", "v_conv", "q_norm", "k_norm", "v_norm"):
-        delattr(module, name)
-    del module.k_neuron, module.v_neuron  # the neuron of q reads all three
-    return True
+    convs, norms, neurons = zip(*trained.projections(), strict=True)
+    trained.proj_conv = build([trained.proj_conv], [trained.proj_norm]).eval()
+    trained.proj_norm = nn.Identity()
+    if not any(neuron.state_dict() for neuron in neurons):
+        return DeployedSelfAttention(trained, build(convs, norms).eval()).eval()
+    for name, conv, norm in zip("qkv", convs, norms, strict=True):  # each neuron learnt its own
+        setattr(trained, f"{name}_conv", build([conv], [norm]).eval())
+        setattr(trained, f"{name}_norm", nn.Identity())
+    return trained
 
 
-def _pack(model: nn.Module) -> int:
+def _lay_out(model: nn.Module) -> int:
     """Replace convolutions and linear layers that read spikes or are part of our layers."""
-    packed = 0
-    ours = (SpikeLayer, FoldedRepConv, SpikeDrivenSelfAttention)
+    count = 0
+    ours = (SpikeLayer, FoldedRepConv, DeployedSelfAttention, SpikeDrivenSelfAttention)
     for parent in [m for m in model.modules() if isinstance(m, ours)]:
         for owner in [parent, *(c for c in parent.children() if isinstance(c, nn.Sequential))]:
             for name, child in list(owner.named_children()):
-                if type(child) is nn.Conv2d and child.padding_mode == "zeros":
-                    setattr(owner, name, PackedConv2d(child))
-                elif type(child) is nn.Linear:
-                    setattr(owner, name, PackedLinear(child))
-                else:
-                    continue
-                packed += 1
-    return packed
+                layer = fused.lay_out(child)
+                if layer is not None:
+                    setattr(owner, name, layer)
+                    count += 1
+    return count

@@ -7,7 +7,7 @@ from typing import Any
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from torch import Tensor, nn
 
-from mmspike.layers.conv import SpikeLayer, build_norm, run_chain
+from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm, run_layers
 from mmspike.layers.time import mean_over_time, per_step, swap_time_and_batch
 from mmspike.neurons import build_neuron
 from mmspike.registry import DET_MODELS
@@ -49,11 +49,9 @@ class SpikeConvFCBBoxHead(ConvFCBBoxHead):
         norm_cfg = self.norm_cfg
         flat = {"BN": "BN1d", "BN2d": "BN1d"}
         flat_norm_cfg = {**norm_cfg, "type": flat.get(norm_cfg["type"], norm_cfg["type"])}
-        convs = [SpikeLayer(m.conv, m.norm, self.neuron_cfg, lively=True) for m in convs]
-        fcs = [
-            SpikeLayer(m, build_norm(flat_norm_cfg, m.out_features), self.neuron_cfg, lively=True)
-            for m in fcs
-        ]
+        common = {"neuron_cfg": self.neuron_cfg, "init_rate": ONE_SIGMA_RATE}
+        convs = [SpikeLayer(m.conv, m.norm, **common) for m in convs]
+        fcs = [SpikeLayer(m, build_norm(flat_norm_cfg, m.out_features), **common) for m in fcs]
         return nn.ModuleList(convs), nn.ModuleList(fcs), dim
 
     def forward(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -80,12 +78,12 @@ class SpikeConvFCBBoxHead(ConvFCBBoxHead):
     def _run_branch(
         self, x: Tensor, convs: nn.ModuleList, fcs: nn.ModuleList, flatten: bool = True
     ) -> Tensor:
-        x = run_chain(convs, x)
+        x = run_layers(convs, x)
         if flatten and x.dim() == 5:
             if self.with_avg_pool:
                 x = per_step(self.avg_pool, x)
             x = x.flatten(2)  # [T, N, C * h * w]
-        return run_chain(fcs, x)
+        return run_layers(fcs, x)
 
 
 @DET_MODELS.register_module()

@@ -13,7 +13,7 @@ from mmspike.neurons import default_neuron
 from mmspike.registry import DET_MODELS
 
 
-def check_parts(detector: nn.Module) -> None:
+def check_detector(detector: nn.Module) -> None:
     """Check that backbone, neck and heads agree on strides and channels.
 
     A part that does not tell its strides (an ordinary backbone or neck) is not checked.
@@ -88,7 +88,7 @@ class SpikeFasterRCNN(FasterRCNN):
     def __init__(self, *args: Any, neuron_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
         with default_neuron(neuron_cfg):
             super().__init__(*args, **kwargs)
-        check_parts(self)
+        check_detector(self)
 
 
 @DET_MODELS.register_module()
@@ -104,4 +104,4 @@ class SpikeMaskRCNN(MaskRCNN):
     def __init__(self, *args: Any, neuron_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
         with default_neuron(neuron_cfg):
             super().__init__(*args, **kwargs)
-        check_parts(self)
+        check_detector(self)

@@ -7,7 +7,7 @@ from typing import Any
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from torch import Tensor, nn
 
-from mmspike.layers.conv import SpikeLayer, build_norm, run_chain
+from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm, run_layers
 from mmspike.layers.time import mean_over_time, per_step, swap_time_and_batch
 from mmspike.neurons import build_neuron
 from mmspike.registry import DET_MODELS
@@ -40,13 +40,13 @@ class SpikeFCNMaskHead(FCNMaskHead):
         super().__init__(norm_cfg=norm_cfg, **kwargs)
         del self.relu
         self.convs = nn.ModuleList(
-            SpikeLayer(m.conv, m.norm, neuron_cfg, lively=True) for m in self.convs
+            SpikeLayer(m.conv, m.norm, neuron_cfg, init_rate=ONE_SIGMA_RATE) for m in self.convs
         )
         if self.upsample_method == "carafe":
             raise ValueError("SpikeFCNMaskHead: upsample_cfg type 'carafe' reads real values")
         if self.upsample_method == "deconv":
             norm = build_norm(norm_cfg, self.upsample.out_channels)
-            self.upsample = SpikeLayer(self.upsample, norm, neuron_cfg, lively=True)
+            self.upsample = SpikeLayer(self.upsample, norm, neuron_cfg, init_rate=ONE_SIGMA_RATE)
         self.neuron = build_neuron(neuron_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class SpikeFCNMaskHead(FCNMaskHead):
         """
         x = swap_time_and_batch(x)  # [T, N, C, h, w]
         spiking = isinstance(self.upsample, SpikeLayer)
-        x = run_chain([*self.convs, self.upsample] if spiking else self.convs, x)
+        x = run_layers([*self.convs, self.upsample] if spiking else self.convs, x)
         if not spiking and self.upsample is not None:
             x = per_step(self.upsample, x)
         return self.conv_logits(mean_over_time(self.neuron(x)))

@@ -9,7 +9,7 @@ import torch
 from mmdet.models.dense_heads import RPNHead
 from torch import Tensor, nn
 
-from mmspike.layers.conv import SpikeLayer, build_norm
+from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm
 from mmspike.layers.time import mean_over_time
 from mmspike.neurons import build_neuron
 from mmspike.registry import DET_MODELS
@@ -44,7 +44,10 @@ class SpikeRPNHead(RPNHead):
         convs = [m.conv for m in self.rpn_conv] if self.num_convs > 1 else [self.rpn_conv]
         self.rpn_conv = nn.ModuleList(
             SpikeLayer(
-                conv, build_norm(self.norm_cfg, self.feat_channels), self.neuron_cfg, lively=True
+                conv,
+                build_norm(self.norm_cfg, self.feat_channels),
+                self.neuron_cfg,
+                init_rate=ONE_SIGMA_RATE,
             )
             for conv in convs
         )

@@ -23,6 +23,8 @@ from mmspike.energy.operators import (
 )
 from mmspike.energy.provenance import MOVES, VIEWS, Provenance, Tracker, real_values
 from mmspike.energy.report import EnergyReport, LayerRow
+from mmspike.layers.conv_shape import ActsAsConvolution
+from mmspike.neurons import levels_of
 
 KNOWN = frozenset({*flop_registry, *VIEWS, *MOVES})
 """Operators with a rule; others are taken apart where they consist of several."""
@@ -96,7 +98,7 @@ class EnergyCounter:
 
     def __enter__(self) -> EnergyCounter:
         for name, module in self.model.named_modules():
-            closed = is_neuron(module) or hasattr(module, "as_convolution")
+            closed = is_neuron(module) or isinstance(module, ActsAsConvolution)
             if closed or not (type(module).forward is _CHAIN or isinstance(module, _QUIET)):
                 self._handles += self._hook(name, module, closed)
         self._watch(True)
@@ -225,7 +227,7 @@ class EnergyCounter:
             if image.input_shape[0] == steps * spikes.size(1):  # repeated before, not behind it
                 self._image_steps = steps
                 image.macs /= steps
-        row = self.neurons.setdefault(name, NeuronRow(name, getattr(neuron, "spike_levels", 1)))
+        row = self.neurons.setdefault(name, NeuronRow(name, levels_of(neuron) or 1))
         row.add(provenance.count_spikes(spikes), spikes.numel() / steps)
 
 

@@ -10,13 +10,14 @@ from spikingjelly.activation_based import neuron as sj_neuron
 from torch import Tensor, nn
 
 from mmspike.energy.provenance import exact_sum
+from mmspike.neurons import Spiking, levels_of
 
 _NEURONS = (sj_neuron.BaseNode, sj_neuron.PSN, sj_neuron.MaskedPSN, sj_neuron.SlidingPSN)
 
 
 def is_neuron(module: nn.Module) -> bool:
     """Whether a module declares that its output is spikes: spikingjelly's neurons, and ours."""
-    return isinstance(module, _NEURONS) or hasattr(module, "spike_levels")
+    return isinstance(module, (*_NEURONS, Spiking))
 
 
 def time_steps_of(neuron: nn.Module, spikes: Tensor) -> int:
@@ -82,7 +83,7 @@ class FiringRateMonitor:
         self._handles = []
         for name, module in model.named_modules():
             if is_neuron(module):
-                row = NeuronRow(name, getattr(module, "spike_levels", 1))
+                row = NeuronRow(name, levels_of(module) or 1)
                 self.rows.append(row)
                 self._handles.append(module.register_forward_hook(_recorder(row)))
 

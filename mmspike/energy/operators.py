@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from mmspike.energy.provenance import Provenance, Tracker, sum_per_step
-from mmspike.layers.conv import ConvShape
+from mmspike.layers.conv_shape import ConvShape
 
 aten = torch.ops.aten
 

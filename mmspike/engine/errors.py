@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmspike.engine.finite_hook import NotFiniteError
-from mmspike.layers.norm import ONE_VALUE_CURE
+
+ONE_VALUE_CURE = (
+    "train on images or crops of more than 16 x 16 pixels, the stride of the backbone's last maps, "
+    "with train_dataloader.batch_size of at least 2 and drop_last=True, or let no norm depend on "
+    "the batch (model.backbone.norm_eval=True, and norm_cfg=dict(type='GN', num_groups=...) in "
+    "neck and heads)"
+)
+"""What to do where a batch norm in training sees one value per channel."""
 
 
 @contextmanager

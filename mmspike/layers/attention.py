@@ -8,13 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmspike.layers.conv import LIVELY_RATE, RepConv, build_norm, make_lively
-from mmspike.layers.event_driven import PackedSpikes, attend, convolve
-from mmspike.layers.firing import fire, fire_into_bits, norm_and_fire
-from mmspike.layers.memory import saving
-from mmspike.layers.norm import normalise
+from mmspike import fused
+from mmspike.layers.conv import ONE_SIGMA_RATE, build_norm, init_firing_rate
+from mmspike.layers.rep_conv import RepConv
 from mmspike.layers.time import per_step
-from mmspike.neurons import build_neuron
+from mmspike.neurons import build_neuron, firing_input_of
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -39,6 +37,26 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         return out.clamp(max=torch.finfo(q.dtype).max).to(q.dtype)
 
 
+def mix_heads(q: Tensor, k: Tensor, v: Tensor, num_heads: int, scale: float) -> Tensor:
+    """:func:`linear_attention` over the pixels of maps.
+
+    Args:
+        q: Spikes ``[T, B, C, H, W]``; neighbouring channels make up a head.
+        k: As ``q``.
+        v: As ``q``.
+        num_heads: Heads that the channels are split into.
+        scale: Factor of the result.
+
+    Returns:
+        ``[T, B, C, H, W]``.
+    """
+    size = q.shape[-2:]
+    # [T, B, C, H, W] to [T, B, heads, C / heads, H * W]
+    q, k, v = (x.flatten(3).unflatten(2, (num_heads, -1)) for x in (q, k, v))
+    out = linear_attention(q, k, v, scale)
+    return out.flatten(2, 3).unflatten(3, size)  # [T, B, C, H, W]
+
+
 def starting_rate(fill: float) -> float:
     """Firing rate of q, k and v at which the attention reaches its neuron's threshold on average.
 
@@ -51,7 +69,7 @@ def starting_rate(fill: float) -> float:
     Returns:
         The rate, at most that of one standard deviation above the mean (16 %).
     """
-    return min(fill ** (1 / 3), LIVELY_RATE)
+    return min(fill ** (1 / 3), ONE_SIGMA_RATE)
 
 
 class SpikeDrivenSelfAttention(nn.Module):
@@ -67,7 +85,7 @@ class SpikeDrivenSelfAttention(nn.Module):
         num_heads: Heads that the channels are split into.
         norm_cfg: Config of the norms.
         neuron_cfg: Config of the neurons.
-        attn_neuron_cfg: What the neuron behind the attention has different from ``neuron_cfg``.
+        attn_neuron_cfg: What the neuron after the attention has different from ``neuron_cfg``.
         scale: Factor of the attention; 0.125 in the published models, whatever the head's width.
         init_pixels: Pixels of the maps that a training from scratch sees. The attention sums over
             them: q, k and v then start at the firing rate at which it neither is silent nor
@@ -94,7 +112,6 @@ class SpikeDrivenSelfAttention(nn.Module):
         self.num_heads = num_heads
         self.scale = scale
         self.neuron = build_neuron(neuron_cfg)
-        self.qkv_conv: nn.Module | None = None  # all three in one pass, when deployed
         for name in ("q", "k", "v", "proj"):
             self.add_module(f"{name}_conv", RepConv(embed_dims, norm_cfg))
             self.add_module(f"{name}_norm", build_norm(norm_cfg, embed_dims))
@@ -104,46 +121,35 @@ class SpikeDrivenSelfAttention(nn.Module):
         self.attn_neuron = build_neuron(neuron_cfg, **attn_neuron_cfg)
         if init_pixels is not None:
             drive = scale * (embed_dims // num_heads) * init_pixels
-            rate = starting_rate(getattr(self.attn_neuron, "firing_input", 1.0) / drive)
+            rate = starting_rate((firing_input_of(self.attn_neuron) or 1.0) / drive)
             for norm in (self.q_norm, self.k_norm, self.v_norm):
-                make_lively(norm, self.neuron, rate)
+                init_firing_rate(norm, self.neuron, rate)
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
-        convs = (
-            (self.q_conv, self.k_conv, self.v_conv) if self.qkv_conv is None else (self.qkv_conv,)
+        y_seq = fused.attend(self, x_seq)
+        if y_seq is not None:
+            return y_seq
+        s = self.neuron(x_seq)  # spikes
+        q, k, v = (
+            neuron(per_step(lambda s, conv=conv, norm=norm: norm(conv(s)), s))
+            for conv, norm, neuron in self.projections()
         )
-        s = fire(self.neuron, x_seq, *convs)
-        out = self.attend(s, x_seq.shape[-2:])
-        s = fire(self.attn_neuron, out, self.proj_conv)
-        with saving(s, self.attn_neuron):
-            return per_step(lambda s: normalise(self.proj_norm, convolve(self.proj_conv, s)), s)
+        s = self.attn_neuron(self.mix(q, k, v))
+        return per_step(lambda s: self.proj_norm(self.proj_conv(s)), s)
 
-    def attend(self, s: Tensor | PackedSpikes, size: Sequence[int]) -> Tensor:
-        """Attention of spikes ``[T, B, C, H, W]``, of the same shape."""
-        if self.qkv_conv is not None:
-            y = per_step(lambda s: convolve(self.qkv_conv, s), s)
-            spikes = fire_into_bits(self.q_neuron, y)
-            if spikes is not None:
-                return attend(spikes, self.num_heads, self.scale)
-            q, k, v = self.q_neuron(y).chunk(3, dim=2)
-        else:
-            with saving(s, self.neuron):
-                q, k, v = self.project(s)
-        q, k, v = (self.split_heads(y) for y in (q, k, v))
-        return linear_attention(q, k, v, self.scale).flatten(2, 3).unflatten(3, size)
-
-    def project(self, s: Tensor | PackedSpikes) -> Sequence[Tensor]:
-        """Compute the spikes q, k and v, each ``[T, B, C, H, W]``, from spikes of that shape."""
-        return tuple(
-            norm_and_fire(norm, neuron, per_step(lambda s, conv=conv: convolve(conv, s), s))
-            for conv, norm, neuron in (
-                (self.q_conv, self.q_norm, self.q_neuron),
-                (self.k_conv, self.k_norm, self.k_neuron),
-                (self.v_conv, self.v_norm, self.v_neuron),
-            )
+    def projections(self) -> Sequence[tuple[nn.Module, nn.Module, nn.Module]]:
+        """Convolution, norm and neuron of q, k and v."""
+        return (
+            (self.q_conv, self.q_norm, self.q_neuron),
+            (self.k_conv, self.k_norm, self.k_neuron),
+            (self.v_conv, self.v_norm, self.v_neuron),
         )
 
-    def split_heads(self, x_seq: Tensor) -> Tensor:
-        """``[T, B, C, H, W]`` to ``[T, B, heads, C / heads, H * W]``."""
-        return x_seq.flatten(3).unflatten(2, (self.num_heads, -1))
+    def output(self) -> fused.Link:
+        """The layer that reads the mixture of q, k and v."""
+        return fused.Link(self.attn_neuron, self.proj_conv, self.proj_norm)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """``scale * q (k^T v)``, head by head; all ``[T, B, C, H, W]``."""
+        return mix_heads(q, k, v, self.num_heads, self.scale)

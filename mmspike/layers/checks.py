@@ -32,7 +32,8 @@ def expect_neck_fits(backbone: nn.Module, neck: nn.Module | None) -> None:
     Raises:
         ValueError: If strides or channels differ.
     """
-    if hasattr(backbone, "out_strides") and hasattr(neck, "in_strides"):
-        expect("neck.in_strides", neck.in_strides, "the backbone's strides", backbone.out_strides)
+    given, strides = getattr(neck, "in_strides", None), getattr(backbone, "out_strides", None)
+    if given is not None and strides is not None:
+        expect("neck.in_strides", given, "the backbone's strides", strides)
         what = "the backbone's channels"
         expect("neck.in_channels", neck.in_channels, what, backbone.out_channels)

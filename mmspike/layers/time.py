@@ -46,7 +46,7 @@ def per_step(fn: Callable[[Tensor], Tensor], x_seq: Tensor) -> Tensor:
 
 def fold_time(x_seq: Tensor) -> Tensor:
     """Put the images of all steps behind one another: ``[T, B, ...]`` to ``[T * B, ...]``."""
-    if isinstance(x_seq, Tensor) and x_seq.size(0) == 1:
+    if x_seq.size(0) == 1:
         return x_seq.squeeze(0)  # of one image, flattening would spoil the strides, see below
     return x_seq.flatten(0, 1)
 

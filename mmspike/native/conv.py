@@ -1,8 +1,11 @@
-"""Calls of the convolutions, of their gradients and of the attention.
+"""Calls of convolutions and of their gradients (``csrc/conv.h``, ``conv_grad.h``, ``winograd.h``).
 
-They are in conv.h, conv_grad.h, winograd.h, depthwise.h and attention.h. Most add up rows of
-weights where there are spikes: the work grows with the number of spikes, not with the number of
-inputs. Spikes come as bits, eight in a byte, in channels-last order.
+All but the gradient of the inputs add up rows of weights where there are spikes: the work grows
+with the number of spikes, not with the number of inputs.
+
+Spikes come as bits, ``[T, bytes of a step]``: those of a step, over ``N / T`` images, lie side by
+side in channels-last order, the first in the lowest bit of the first byte, and every step begins
+with a byte.
 """
 
 from __future__ import annotations
@@ -10,10 +13,10 @@ from __future__ import annotations
 import ctypes
 from functools import lru_cache
 
-import torch
 from torch import Tensor
 
-from mmspike.native.library import ConvStruct, LIFStruct, call, loaded, pointer
+from mmspike.native.checks import CHANNELS_LAST, STRIDED, bits_pointer, check_conv, pointer
+from mmspike.native.library import ConvStruct, LIFStruct, call, loaded
 
 
 @lru_cache(maxsize=1024)
@@ -22,58 +25,73 @@ def geometry(
     weight: tuple[int, ...],
     stride: tuple[int, ...],
     padding: tuple[int, ...],
-    quads: bool = False,
+    table: bool = False,
 ) -> ConvStruct:
     """Describe a convolution to the kernels.
 
     Args:
         shape: Of the input, ``[N, C, H, W]``.
-        weight: Shape of the weights, ``[C', C, h, w]``.
+        weight: Shape of the weights, ``[C', C, h, w]``; ``[C, 1, h, w]`` of a depthwise one.
         stride: Along height and width.
         padding: Along height and width.
-        quads: As the weights were packed.
+        table: As the weights were packed.
 
     Raises:
         RuntimeError: If the kernel does not fit into the padded map.
+        ValueError: If sizes make no sense, or do not fit together.
     """
-    n, c, h, w = shape
+    (n, c, h, w), kernel = shape, tuple(weight[2:])
+    sizes_fit = weight[1] == c or (weight[1] == 1 and weight[0] == c)
+    if n < 0 or min(c, h, w, *weight, *stride) < 1 or min(padding) < 0 or not sizes_fit:
+        raise ValueError(
+            f"expected an input [N, C, H, W] and weights [C', C, h, w] or [C, 1, h, w], all sizes "
+            f"and strides at least 1; got input {tuple(shape)}, weights {tuple(weight)}, stride "
+            f"{tuple(stride)}, padding {tuple(padding)}"
+        )
+    if kernel[0] * (w + 2 * padding[1]) * c * 4 >= 2**31:  # numbers of rows have 32 bits
+        raise ValueError(f"rows of {w} pixels and {c} channels are too long for the kernels")
+    _check_table(c, table)
     out = [
-        (size + 2 * pad - kernel) // step + 1
-        for size, pad, kernel, step in zip((h, w), padding, weight[2:], stride, strict=True)
+        (size + 2 * pad - side) // step + 1
+        for size, pad, side, step in zip((h, w), padding, kernel, stride, strict=True)
     ]
     if min(out) < 1:
         raise RuntimeError(
-            f"a convolution of kernel {weight[2:]} and padding {padding} does not fit into a map "
-            f"of {h} x {w} pixels"
+            f"a convolution of kernel {kernel} and padding {tuple(padding)} does not fit into a "
+            f"map of {h} x {w} pixels"
         )
-    return ConvStruct(n, h, w, c, *out, weight[0], *weight[2:], *stride, *padding, quads)
+    return ConvStruct(n, h, w, c, *out, weight[0], *kernel, *stride, *padding, table)
 
 
-def pack_weight(weight: Tensor, quads: bool = False) -> Tensor:
-    """Lay out weights ``[C', C, h, w]``, float32, for :func:`forward`.
+def pack_weight(weight: Tensor, table: bool = False) -> Tensor:
+    """Lay out weights ``[C', C, h, w]``, float32 in any layout, for :func:`forward`.
 
     Args:
         weight: The weights.
-        quads: Whether to add up the weights of every choice among four neighbouring input channels
-            beforehand. Then a pixel takes no more than ``C / 4`` additions per tap, of rows from a
-            table four times as large: faster at high rates, if the table stays in the cache.
+        table: Whether to make a lookup table over four channels: the sums of the weights of every
+            choice among four neighbouring input channels. Then a pixel takes no more than ``C / 4``
+            additions per tap, of rows from a table four times as large as the weights: faster at
+            high rates, if the table stays in the cache. C is then a multiple of 4.
+
+    Raises:
+        TypeError: If the weights are not of float32.
+        ValueError: If they are of another shape or not on the CPU, or C does not fit a table.
     """
+    if weight.dim() != 4 or weight.numel() == 0:
+        raise ValueError(f"weight: expected shape [C', C, h, w], got {tuple(weight.shape)}")
+    weight_at = pointer("weight", weight, weight.shape, layout=STRIDED)
+    out_channels, channels, height, width = weight.shape
+    _check_table(channels, table)
     conv = ConvStruct(
-        channels=weight.size(1),
-        out_channels=weight.size(0),
-        kernel_height=weight.size(2),
-        kernel_width=weight.size(3),
-        quads=quads,
+        channels=channels,
+        out_channels=out_channels,
+        kernel_height=height,
+        kernel_width=width,
+        table=table,
     )
-    packed = weight.new_empty(loaded().mmspike_packed_size(ctypes.byref(conv)))
-    call(
-        "pack_weight",
-        pointer(weight),
-        (ctypes.c_int64 * 4)(*weight.stride()),
-        pointer(packed),
-        ctypes.byref(conv),
-        torch.get_num_threads(),
-    )
+    packed = weight.new_empty(loaded().mmspike_packed_size(conv), requires_grad=False)
+    strides = (ctypes.c_int64 * 4)(*weight.stride())
+    call("pack_weight", weight_at, strides, packed.data_ptr(), conv)
     return packed
 
 
@@ -81,24 +99,21 @@ def forward(bits: Tensor, packed: Tensor, bias: Tensor | None, conv: ConvStruct)
     """Convolve spikes.
 
     Args:
-        bits: Spikes in the order ``[N, H, W, C]``.
+        bits: Spikes, ``[T, bytes of a step]``, a step in the order ``[N / T, H, W, C]``.
         packed: What :func:`pack_weight` gave.
         bias: ``[C']`` or ``None``.
         conv: What :func:`geometry` gave.
 
     Returns:
         ``[N, C', H', W']`` in channels-last memory.
+
+    Raises:
+        TypeError: If an argument is of another type.
+        ValueError: If a tensor is of another size, or not contiguous on the CPU.
     """
+    bits_at, steps, packed_at, bias_at = _operands(bits, packed, bias, conv)
     out = packed.new_empty(conv.images, conv.out_height, conv.out_width, conv.out_channels)
-    call(
-        "conv_forward",
-        pointer(bits),
-        pointer(packed),
-        pointer(bias),
-        pointer(out),
-        ctypes.byref(conv),
-        torch.get_num_threads(),
-    )
+    call("conv_forward", bits_at, packed_at, bias_at, out.data_ptr(), steps, conv)
     return out.permute(0, 3, 1, 2)
 
 
@@ -113,7 +128,7 @@ def forward_and_fire(
     """Convolve spikes, and let neurons read the result, which is never written to memory.
 
     Args:
-        bits: Spikes in the order ``[T, B, H, W, C]``.
+        bits: Spikes, ``[T, bytes of a step]``, a step in the order ``[B, H, W, C]``.
         packed: What :func:`pack_weight` gave.
         bias: ``[C']`` or ``None``.
         time_steps: T.
@@ -121,67 +136,44 @@ def forward_and_fire(
         conv: What :func:`geometry` gave, with ``N = T * B``; C' is a multiple of 8.
 
     Returns:
-        The neurons' spikes as bits in the order ``[T, B, H', W', C']``, and their number.
+        The neurons' spikes as bits, a step in the order ``[B, H', W', C']``, and their number.
+
+    Raises:
+        TypeError: If an argument is of another type.
+        ValueError: If a tensor is of another size, or not contiguous on the CPU.
     """
-    size = conv.images * conv.out_height * conv.out_width * conv.out_channels
-    spikes = bits.new_empty(time_steps, size // time_steps // 8)
-    count = call(
-        "conv_fire",
-        pointer(bits),
-        pointer(packed),
-        pointer(bias),
-        pointer(spikes),
-        ctypes.c_int64(time_steps),
-        ctypes.byref(neuron),
-        ctypes.byref(conv),
-        torch.get_num_threads(),
-    )
-    return spikes, count
-
-
-def attention(bits: Tensor, shape: tuple[int, int, int], num_heads: int, scale: float) -> Tensor:
-    """``scale * q (k^T v)`` head by head, from spikes.
-
-    Args:
-        bits: q, k and v, one behind the other in the channels, in the order ``[N, pixels, 3 C]``.
-        shape: N, pixels and C.
-        num_heads: Heads that the channels are split into.
-        scale: Factor of the result.
-
-    Returns:
-        ``[N, pixels, C]``, float32.
-    """
-    out = torch.empty(shape, dtype=torch.float32, device="cpu")
-    call(
-        "attention",
-        pointer(bits),
-        pointer(out),
-        *map(ctypes.c_int64, (*shape, num_heads)),
-        ctypes.c_float(scale),
-        torch.get_num_threads(),
-    )
-    return out
+    bits_at, steps, packed_at, bias_at = _operands(bits, packed, bias, conv)
+    if steps != time_steps or conv.out_channels % 8:
+        raise ValueError(
+            f"expected bits over {time_steps} steps and output channels that are a multiple of 8, "
+            f"got {steps} steps and {conv.out_channels} channels"
+        )
+    if type(neuron) is not LIFStruct:
+        raise TypeError(f"neuron: expected a LIFStruct, got {type(neuron).__name__}")
+    size = conv.images // steps * conv.out_height * conv.out_width * conv.out_channels
+    spikes = bits.new_empty(steps, size // 8)
+    arguments = (bits_at, packed_at, bias_at, spikes.data_ptr(), steps, neuron, conv)
+    return spikes, call("conv_fire", *arguments)
 
 
 def grad_weight(bits: Tensor, grad_out: Tensor, conv: ConvStruct) -> Tensor:
     """Gradient of the weights, ``[C', C, h, w]``, at stride 1.
 
     Args:
-        bits: Spikes in the order ``[N, H, W, C]``.
-        grad_out: Gradient of the output, ``[N, C', H', W']`` in channels-last memory.
+        bits: Spikes, ``[T, bytes of a step]``, a step in the order ``[N / T, H, W, C]``.
+        grad_out: Gradient of the output, ``[N, C', H', W']``, float32 in channels-last memory.
         conv: What :func:`geometry` gave.
+
+    Raises:
+        TypeError: If an argument is of another type.
+        ValueError: If a tensor is of another size or layout, or the stride is another.
     """
-    grad = grad_out.new_empty(
-        conv.out_channels, conv.channels, conv.kernel_height, conv.kernel_width
-    )
-    call(
-        "conv_grad_weight",
-        pointer(bits),
-        pointer(grad_out),
-        pointer(grad),
-        ctypes.byref(conv),
-        torch.get_num_threads(),
-    )
+    check_conv(conv, unit_stride=True)
+    bits_at, steps = bits_pointer(bits, conv.images, conv.height * conv.width * conv.channels)
+    grad_out_at = pointer("grad_out", grad_out, _out_shape(conv), layout=CHANNELS_LAST)
+    kernel = (conv.kernel_height, conv.kernel_width)
+    grad = grad_out.new_empty(conv.out_channels, conv.channels, *kernel)
+    call("conv_grad_weight", bits_at, grad_out_at, grad.data_ptr(), steps, conv)
     return grad
 
 
@@ -194,75 +186,67 @@ def grad_input(grad_out: Tensor, weight: Tensor, conv: ConvStruct) -> Tensor:
         conv: What :func:`geometry` gave.
 
     Returns:
-        The gradient in channels-last memory, by minimal filtering (``winograd.h``): a quarter of
+        The gradient in channels-last memory, by Winograd's algorithm (``winograd.h``): a quarter of
         the products of the definition. Rounding errors are spread over tiles of 4 x 4 pixels, and
         so are values that are not finite; on average they are about 1e-6 of the gradients.
+
+    Raises:
+        TypeError: If an argument is of another type.
+        ValueError: If a tensor is of another size or layout, or the stride or kernel is another.
     """
+    check_conv(conv, unit_stride=True)
+    grad_out_at = pointer("grad_out", grad_out, _out_shape(conv), layout=CHANNELS_LAST)
+    if (conv.kernel_height, conv.kernel_width) != (3, 3):
+        raise ValueError(
+            f"conv: expected a kernel of 3 x 3, got {conv.kernel_height} x {conv.kernel_width}"
+        )
+    shape = (conv.out_channels, conv.channels, 3, 3)
+    weight_at = pointer("weight", weight, shape, layout=STRIDED)
     grad = grad_out.new_empty(conv.images, conv.height, conv.width, conv.channels)
-    call(
-        "conv_grad_input",
-        pointer(grad_out),
-        pointer(weight),
-        (ctypes.c_int64 * 4)(*weight.stride()),
-        pointer(grad),
-        ctypes.byref(conv),
-        torch.get_num_threads(),
-    )
+    strides = (ctypes.c_int64 * 4)(*weight.stride())
+    call("conv_grad_input", grad_out_at, weight_at, strides, grad.data_ptr(), conv)
     return grad.permute(0, 3, 1, 2)
 
 
-def depthwise(bits: Tensor, weight: Tensor, conv: ConvStruct) -> Tensor:
-    """Convolve every channel by itself, 3 x 3 or 7 x 7, at stride 1.
+def unpack(bits: Tensor, spikes: Tensor) -> Tensor:
+    """Write every bit as a float 0 or 1.
 
     Args:
-        bits: Spikes in the order ``[N, H, W, C]``.
-        weight: ``[C, 1, h, w]``.
-        conv: What :func:`geometry` gave.
+        bits: ``[T, bytes of a step]``.
+        spikes: Where to, ``[N, ...]``, float32 and contiguous, in the order of the bits; N is a
+            multiple of T.
 
     Returns:
-        ``[N, C, H', W']`` in channels-last memory.
+        ``spikes``.
+
+    Raises:
+        TypeError: If an argument is of another type.
+        ValueError: If a tensor is of another size, or not contiguous on the CPU.
     """
-    out = weight.new_empty(conv.images, conv.out_height, conv.out_width, conv.channels)
-    rows = weight.flatten(1).t().contiguous()  # [h * w, C]
-    call(
-        "depthwise_forward",
-        pointer(bits),
-        pointer(rows),
-        pointer(out),
-        ctypes.byref(conv),
-        torch.get_num_threads(),
-    )
-    return out.permute(0, 3, 1, 2)
-
-
-def depthwise_grad_weight(bits: Tensor, grad_out: Tensor, conv: ConvStruct) -> Tensor:
-    """Gradient of the weights of :func:`depthwise`, ``[C, 1, h, w]``.
-
-    Args:
-        bits: As there.
-        grad_out: Gradient of the output, in channels-last memory.
-        conv: As there.
-    """
-    h, w = conv.kernel_height, conv.kernel_width
-    grad = grad_out.new_empty(h, w, conv.channels)
-    call(
-        "depthwise_grad_weight",
-        pointer(bits),
-        pointer(grad_out),
-        pointer(grad),
-        ctypes.byref(conv),
-        torch.get_num_threads(),
-    )
-    return grad.permute(2, 0, 1).unsqueeze(1)
-
-
-def unpack(bits: Tensor, spikes: Tensor) -> Tensor:
-    """Write every bit as a float 0 or 1 into ``spikes``, in the order of its memory."""
-    call(
-        "unpack",
-        pointer(bits),
-        pointer(spikes),
-        ctypes.c_int64(spikes.numel()),
-        torch.get_num_threads(),
-    )
+    spikes_at = pointer("spikes", spikes, spikes.shape)
+    images = spikes.size(0)
+    bits_at, steps = bits_pointer(bits, images, spikes.numel() // max(images, 1))
+    call("unpack", bits_at, spikes_at, spikes.numel(), steps)
     return spikes
+
+
+def _operands(
+    bits: Tensor, packed: Tensor, bias: Tensor | None, conv: ConvStruct
+) -> tuple[int, int, int, int | None]:
+    """Where the spikes begin, over how many steps they go, where weights and bias begin."""
+    check_conv(conv)
+    bits_at, steps = bits_pointer(bits, conv.images, conv.height * conv.width * conv.channels)
+    packed_at = pointer("packed", packed, (loaded().mmspike_packed_size(conv),))
+    bias_at = None if bias is None else pointer("bias", bias, (conv.out_channels,))
+    return bits_at, steps, packed_at, bias_at
+
+
+def _out_shape(conv: ConvStruct) -> tuple[int, int, int, int]:
+    return conv.images, conv.out_channels, conv.out_height, conv.out_width
+
+
+def _check_table(channels: int, table: bool) -> None:
+    if table and channels % 4:
+        raise ValueError(
+            f"table: expected channels that are a multiple of 4 with one, got {channels}"
+        )

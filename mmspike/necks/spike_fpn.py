@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmspike.layers.arguments import are_counts, check_norm, is_count, refuse_unless
-from mmspike.layers.conv import spike_conv
+from mmspike.layers.conv import ONE_SIGMA_RATE, spike_conv
 from mmspike.layers.time import per_step
 from mmspike.registry import MODELS
 
@@ -81,7 +81,7 @@ class SpikeFPN(BaseModule):
         common = {
             "norm_cfg": norm_cfg or {"type": "BN"},
             "neuron_cfg": neuron_cfg,
-            "lively": True,
+            "init_rate": ONE_SIGMA_RATE,
         }
         self.lateral_convs = nn.ModuleList(
             spike_conv(c, out_channels, 1, **common) for c in self.in_channels

@@ -10,7 +10,7 @@ from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import FPNHead
 from torch import Tensor, nn
 
-from mmspike.layers.conv import SpikeLayer
+from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer
 from mmspike.layers.time import mean_over_time, per_step
 from mmspike.neurons import build_neuron
 from mmspike.registry import SEG_MODELS
@@ -71,4 +71,4 @@ class SpikeFPNHead(FPNHead):
 def _spiking(layer: nn.Module, neuron_cfg: dict[str, Any] | None) -> nn.Module:
     if not isinstance(layer, ConvModule):
         return layer
-    return SpikeLayer(layer.conv, layer.norm, neuron_cfg, lively=True)
+    return SpikeLayer(layer.conv, layer.norm, neuron_cfg, init_rate=ONE_SIGMA_RATE)

@@ -13,7 +13,7 @@ from mmspike.neurons import default_neuron
 from mmspike.registry import SEG_MODELS
 
 
-def check_parts(segmentor: nn.Module) -> None:
+def check_segmentor(segmentor: nn.Module) -> None:
     """Check that backbone, neck and decode head agree on strides and channels.
 
     A part that does not tell its strides (an ordinary backbone, neck or head) is not checked.
@@ -70,6 +70,6 @@ class SpikeEncoderDecoder(EncoderDecoder):
     def __init__(self, *args: Any, neuron_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
         with default_neuron(neuron_cfg):
             super().__init__(*args, **kwargs)
-        check_parts(self)
+        check_segmentor(self)
         if isinstance(getattr(self, "neck", None), SpikeFPN):
             self.neck.make_only(levels_read(self))

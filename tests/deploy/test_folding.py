@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mmspike.deploy.folding import fold_rep_convs
-from mmspike.layers.conv import RepConv
+from mmspike.layers.rep_conv import RepConv
 
 
 @pytest.mark.parametrize("size", [(7, 5), (1, 1), (2, 3)])

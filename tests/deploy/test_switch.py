@@ -11,10 +11,12 @@ from torch import nn
 from mmspike.backbones import MetaSpikeFormer, MetaSpikeFormerClassifier
 from mmspike.deploy import switch_to_deploy
 from mmspike.deploy.folding import FoldedRepConv
-from mmspike.deploy.packed import PackedConv2d, PackedLinear, can_pack
 from mmspike.energy import measure
+from mmspike.fused import can_lay_out
+from mmspike.fused.cpu.packed import PackedConv2d, PackedLinear
 from mmspike.layers.attention import SpikeDrivenSelfAttention
-from mmspike.layers.conv import RepConv, SpikeLayer, build_norm, spike_conv
+from mmspike.layers.conv import SpikeLayer, build_norm, spike_conv
+from mmspike.layers.rep_conv import RepConv
 from mmspike.necks import SpikeFPN
 
 ARCH = dict(embed_dims=[16, 16, 32, 32], num_heads=1)  # wide enough for its attention to fire
@@ -48,7 +50,7 @@ def assert_same(deployed, expected, allowed=2e-3):
 @pytest.mark.parametrize("size", [(128, 96), (93, 130)])
 @pytest.mark.parametrize("pack", [True, False])
 def test_backbone(rep_conv, time_steps, size, pack):
-    if pack and not can_pack():
+    if pack and not can_lay_out():
         pytest.skip("no oneDNN")
     model = MetaSpikeFormer(arch=ARCH, time_steps=time_steps, attn_init_size=size)
     trained(model, *torch.randn(2, 2, 3, *size))
@@ -82,12 +84,12 @@ def test_backbone(rep_conv, time_steps, size, pack):
 def test_half_precision():
     model = trained(MetaSpikeFormer(arch=ARCH, attn_init_size=(64, 64)), torch.randn(4, 3, 64, 64))
     model.bfloat16()
-    x = torch.randn(1, 2, 3, 64, 64).bfloat16()
+    x = torch.randn(2, 3, 64, 64).bfloat16()
     plain = copy.deepcopy(model)
     switch_to_deploy(model)
     with torch.no_grad():
-        y = plain.stages[0](x, time_steps=1)
-        deployed = model.stages[0](x, time_steps=1)
+        y = plain.stages[0](x)
+        deployed = model.stages[0](x)
     assert deployed.dtype == torch.bfloat16
     # eight bits round elsewhere, and some spikes differ for it
     assert (deployed - y).float().abs().mean() < 0.2 * y.float().std()
@@ -130,7 +132,7 @@ def test_linear_layer():
             expected = fresh(x)
             switch_to_deploy(fresh)
             torch.testing.assert_close(fresh(x), expected, rtol=1e-4, atol=1e-5)
-    assert isinstance(fresh.layer, PackedLinear) == can_pack()
+    assert isinstance(fresh.layer, PackedLinear) == can_lay_out()
 
 
 def test_neck_and_what_it_does_not_know():
@@ -193,7 +195,7 @@ def test_energy_of_packed_layers():
         assert row.kind == kinds[row.name.replace("qkv_conv", "q_conv")], row.name
 
 
-@pytest.mark.skipif(not can_pack(), reason="no oneDNN")
+@pytest.mark.skipif(not can_lay_out(), reason="no oneDNN")
 def test_packed_weights_follow_the_plain_ones():
     layer = PackedConv2d(nn.Conv2d(4, 6, 3, padding=1))
     x = torch.randn(2, 4, 8, 8)

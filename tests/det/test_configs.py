@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.energy import measure_firing_rates
-from mmspike.layers import event_driven
+from mmspike.fused.cpu import convolution
 from mmspike.native import conv as kernels
 from mmspike.neurons import LIF, AtRest
 from tests.conftest import ROOT
@@ -123,20 +123,20 @@ def test_one_key_sets_the_neuron_of_all_parts(cls):
 
 
 @pytest.mark.parametrize("time_steps", [1, 2])
-def test_minimal_filtering_leaves_the_gradients_of_the_whole_detector(time_steps, monkeypatch):
+def test_winograd_leaves_the_gradients_of_the_whole_detector(time_steps, monkeypatch):
     model = build(small_config(time_steps)).train()
     losses = model(**make_batch(model), mode="loss")
     total = sum(sum(v) if isinstance(v, list) else v for k, v in losses.items() if "loss" in k)
     kernel, calls, grads = kernels.grad_input, [], []
     monkeypatch.setattr(kernels, "grad_input", lambda *a: calls.append(a) or kernel(*a))
     for least in (10**9, 1):
-        monkeypatch.setattr(event_driven, "FILTERED_PIXELS", least)
+        monkeypatch.setattr(convolution, "WINOGRAD_PIXELS", least)
         model.zero_grad()
         total.backward(retain_graph=True)
         grads.append({n: p.grad.double() for n, p in model.named_parameters()})
     assert calls
-    plain, filtered = (torch.cat([g.flatten() for g in grad.values()]) for grad in grads)
-    assert (filtered - plain).norm() < 1e-5 * plain.norm()
+    plain, winograd = (torch.cat([g.flatten() for g in grad.values()]) for grad in grads)
+    assert (winograd - plain).norm() < 1e-5 * plain.norm()
     for name, expected in grads[0].items():  # those in front of a norm are 0 but for rounding
         error = (grads[1][name] - expected).norm()
         assert error < 1e-4 * expected.norm() + 1e-7 * plain.norm(), name

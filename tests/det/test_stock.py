@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmspike.backbones import meta_spikeformer
-from mmspike.det.detectors import check_parts
+from mmspike.det.detectors import check_detector
 from mmspike.layers.checks import is_doubling
 
 MMDET = Path(mmdet.__file__).parent / ".mim/configs"
@@ -63,7 +63,7 @@ def test_one_map_per_stride_is_the_default_and_meets_the_anchors(name, said):
     assert model.backbone.out_indices == (1, 2, 4)
     actual, declared = strides_of(model)
     assert actual == declared
-    check_parts(model)
+    check_detector(model)
     assert said == []
 
 
@@ -77,7 +77,7 @@ def test_others_are_named_when_the_model_is_built(name, indices, said):
     actual, declared = strides_of(model)
     assert actual != declared  # what the warning is about
     with pytest.raises(ValueError, match="but the neck expects each at twice the one before"):
-        check_parts(model)
+        check_detector(model)
 
 
 def test_our_detector_classes_refuse_maps_that_miss_the_anchors(said):

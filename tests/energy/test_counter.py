@@ -12,7 +12,8 @@ from torch import nn
 from mmspike.deploy.folding import fold_rep_convs
 from mmspike.energy import Conventions, EnergyCounter, measure
 from mmspike.layers.attention import SpikeDrivenSelfAttention
-from mmspike.layers.conv import RepConv, SpikeLayer
+from mmspike.layers.conv import SpikeLayer
+from mmspike.layers.rep_conv import RepConv
 from mmspike.layers.time import mean_over_time, per_step
 from mmspike.neurons import LIF
 

@@ -13,7 +13,7 @@ from torch import nn
 from mmspike.deploy.folding import fold_rep_convs
 from mmspike.energy import EnergyCounter, measure
 from mmspike.engine.inputs import build_model, estimate_norms, noise_batch
-from mmspike.layers.conv import RepConv
+from mmspike.layers.rep_conv import RepConv
 from tests.conftest import ROOT
 
 

@@ -16,7 +16,7 @@ from mmspike.energy import Conventions, measure, measure_firing_rates
 from mmspike.energy.plots import draw_report
 from mmspike.energy.table import format_report
 from mmspike.engine.inputs import estimate_norms
-from mmspike.layers.conv import RepConv
+from mmspike.layers.rep_conv import RepConv
 from mmspike.neurons import LIF
 
 ARCH = dict(embed_dims=[16, 16, 24, 32], num_heads=4)

@@ -15,11 +15,12 @@ from torch._dynamo.backends.registry import lookup_backend
 
 from mmspike.backbones import MetaSpikeFormer
 from mmspike.engine.compile_hook import CompileHook
-from mmspike.layers.conv import spike_conv
+from mmspike.layers.conv import ONE_SIGMA_RATE, spike_conv
 from mmspike.necks import SpikeFPN
 from mmspike.neurons import LIF
 
 WIDTHS = [16, 16, 32, 32]
+ARCH = dict(embed_dims=WIDTHS, num_heads=1)
 # The first has no extent in common with channels, steps or images at any stride: the compiler would
 # take them for one.
 SIZES = [(84, 108), (64, 48), (33, 47)]
@@ -35,12 +36,11 @@ def _forget_graphs():
 @pytest.fixture
 def shallow(monkeypatch):
     """A block of each kind: all kinds of layers, in a fraction of the time to compile."""
-    monkeypatch.setattr("mmspike.backbones.meta_spikeformer.DEPTHS", (1, 0, 0, 1, 0))
+    monkeypatch.setitem(ARCH, "depths", (1, 0, 0, 1, 0))
 
 
 def backbone_of(time_steps=1, **kwargs):
-    arch = dict(embed_dims=WIDTHS, num_heads=1)
-    return MetaSpikeFormer(arch=arch, time_steps=time_steps, attn_init_size=(64, 64), **kwargs)
+    return MetaSpikeFormer(arch=ARCH, time_steps=time_steps, attn_init_size=(64, 64), **kwargs)
 
 
 def reference_of(model):
@@ -92,7 +92,7 @@ def check_same(model, reference, x, tol=1e-9):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("time_steps", [1, 4])
 def test_a_layer_at_any_size(training, time_steps):
-    model = spike_conv(8, 16, 3, stride=2, norm_cfg=dict(type="BN"), lively=True)
+    model = spike_conv(8, 16, 3, stride=2, norm_cfg=dict(type="BN"), init_rate=ONE_SIGMA_RATE)
     model = model.double().train(training)
     reference, backend = reference_of(model), Counting("aot_eager")
     model.compile(backend=backend, fullgraph=True, dynamic=True)
@@ -153,7 +153,7 @@ def test_neck_at_any_size(training):
 
 
 def test_inductor():
-    model = spike_conv(8, 16, 3, norm_cfg=dict(type="BN"), lively=True)
+    model = spike_conv(8, 16, 3, norm_cfg=dict(type="BN"), init_rate=ONE_SIGMA_RATE)
     reference = reference_of(model)
     model.compile(fullgraph=True)
     check_same(model, reference, 2 * torch.randn(3, 2, 8, 6, 5), 1e-4)

@@ -3,7 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmspike.layers.attention import SpikeDrivenSelfAttention, linear_attention, starting_rate
+from mmspike.layers.attention import (
+    SpikeDrivenSelfAttention,
+    linear_attention,
+    mix_heads,
+    starting_rate,
+)
 
 
 def test_equals_the_quadratic_order_exactly():
@@ -36,9 +41,14 @@ def test_sums_beyond_the_range_of_a_type_saturate():
 
 
 def test_heads_split_neighbouring_channels():
-    attention = SpikeDrivenSelfAttention(6, 2, dict(type="BN"), None, {})
-    x = torch.arange(6.0).view(1, 1, 6, 1, 1)
-    assert attention.split_heads(x).squeeze().tolist() == [[0, 1, 2], [3, 4, 5]]
+    q, k, v = torch.zeros(3, 1, 1, 6, 1, 1)
+    q[0, 0, 1], k[0, 0, 0], v[0, 0, 2] = 1, 1, 1  # all in the first head, whose k^T v is not of q's
+    assert mix_heads(q, k, v, num_heads=2, scale=1.0).abs().sum() == 0
+    k[0, 0, 1] = 1
+    out = mix_heads(q, k, v, num_heads=2, scale=1.0)
+    assert out.flatten().tolist() == [0, 0, 1, 0, 0, 0]
+    q[0, 0, 1], q[0, 0, 4] = 0, 1  # a channel of the other head
+    assert mix_heads(q, k, v, num_heads=2, scale=1.0).abs().sum() == 0
 
 
 def test_neuron_behind_the_attention_has_its_own_threshold():

@@ -6,13 +6,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmspike.layers.conv import (
-    RepConv,
+    ONE_SIGMA_RATE,
     SpikeLayer,
     build_norm,
-    make_lively,
+    init_firing_rate,
     spike_conv,
-    spread_thresholds,
+    spread_biases,
 )
+from mmspike.layers.rep_conv import RepConv
 from mmspike.neurons import LIF
 
 BN = dict(type="BN")
@@ -67,23 +68,24 @@ def test_spike_layer_order_is_neuron_weights_norm():
     torch.testing.assert_close(layer(x), torch.stack(expected))
 
 
-def test_lively_norm_starts_where_one_sigma_fires():
-    layer = spike_conv(2, 3, norm_cfg=BN, neuron_cfg=dict(type="mmspike.LIF", tau=3.0), lively=True)
+def test_norm_starts_where_one_sigma_fires():
+    neuron = dict(type="mmspike.LIF", tau=3.0)
+    layer = spike_conv(2, 3, norm_cfg=BN, neuron_cfg=neuron, init_rate=ONE_SIGMA_RATE)
     assert layer.norm.weight.tolist() == pytest.approx([3.0] * 3)
     assert spike_conv(2, 3, norm_cfg=BN).norm.weight.tolist() == [1.0] * 3
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.1587, 0.3])
-def test_lively_norm_fires_at_the_rate_asked_for(rate):
+def test_norm_fires_at_the_rate_asked_for(rate):
     norm, neuron = build_norm(BN, 1), LIF()
-    make_lively(norm, neuron, rate)
+    init_firing_rate(norm, neuron, rate)
     spikes = neuron(norm(torch.randn(200_000, 1, 1, 1))[None])
     assert spikes.mean().item() == pytest.approx(rate, abs=0.003)
 
 
 def test_stems_thresholds_lie_all_over_the_range():
     norm, neuron = build_norm(BN, 7), LIF()
-    spread_thresholds(norm, neuron)
+    spread_biases(norm, neuron)
     levels = torch.linspace(-2, 3, 501)
     norm.eval()  # statistics 0 and 1: the input is in standard deviations
     spikes = neuron(norm(levels.view(-1, 1, 1, 1).expand(-1, 7, 1, 1))[None])[0, :, :, 0, 0]

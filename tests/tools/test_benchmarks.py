@@ -34,7 +34,7 @@ def test_benchmark_of_convolutions_has_a_line_per_layer_and_rate():
     args = ["--rates", 0.1, 0.5, "--batch-size", 1, "--rounds", 1]
     out = run("analysis_tools/benchmark_conv.py", *args)
     conv = cells_of(out, "3x3, 32 to 128")
-    assert [line[3] for line in conv] == ["bits", "quads"]
+    assert [line[3] for line in conv] == ["bits", "table"]
     assert all(float(cell) > 0 for line in conv for cell in line[4:])
     assert [line[-1] for line in cells_of(out, "1x1, 256 to 1024")] == ["", ""]
     assert len(cells_of(out, "attention")) == 2

@@ -96,7 +96,8 @@ def test_a_box_that_is_not_finite(root, tmp_path):
 def test_a_weight_that_is_not_finite(root, tmp_path):
     """In a config without the hook, which the tool adds; and what is saved is not evaluated."""
     name = "backbone.stages.2.blocks.0.mixer.0.layer.weight"
-    body = f"custom_hooks = [dict(type='SpoilTensor', iteration=3, name={name!r}, value=float('nan'))]\n"
+    hook = f"dict(type='SpoilTensor', iteration=3, name={name!r}, value=float('nan'))"
+    body = f"custom_hooks = [{hook}]\n"
     config = write_config(tmp_path, root, SEGMENTOR, body)
     out = run("train.py", config, "--work-dir", tmp_path, ok=False)
     assert "iteration 3: not all numbers are finite after these images: " in out

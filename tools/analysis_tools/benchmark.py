@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from plain_baseline import make_eager
 from timing import added_memory, interleave, keep_memory
 from torch import Tensor, nn
 from torch.profiler import profile
@@ -33,7 +34,6 @@ from torch.profiler import profile
 import mmspike.registry  # noqa: F401  makes "mmseg::" known in configs
 from mmspike.backbones import MetaSpikeFormer
 from mmspike.deploy import switch_to_deploy
-from mmspike.deploy.baseline import make_eager
 from mmspike.engine.inputs import build_model, estimate_norms, noise_batch
 from mmspike.native import library
 

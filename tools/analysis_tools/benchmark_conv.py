@@ -5,8 +5,8 @@ convolution forward, as the training path runs it; forward with the neuron behin
 model runs both; the gradient of the weights; that of the inputs, where it is not torch's. Ratios
 are against plain torch: floats in channels-last memory, weights as they are, the backend "eager" of
 the neuron. The way that the model takes forward is "bits" (rows of weights are added up spike by
-spike), "quads" (sums over four channels) or "dense" (torch's own; the ratios stand there all the
-same), for the training path and, where it takes another, the deployed model.
+spike), "table" (a lookup table over four channels) or "dense" (torch's own; the ratios stand there
+all the same), for the training path and, where it takes another, the deployed model.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ import torch.nn.functional as F
 from timing import interleave, keep_memory
 from torch import Tensor
 
+from mmspike.fused.cpu.attention import mix_packed
+from mmspike.fused.cpu.convolution import DENSE_RATE, takes_table
+from mmspike.fused.cpu.spikes import PackedSpikes, fire_into_bits
 from mmspike.layers.attention import linear_attention
-from mmspike.layers.event_driven import DENSE_RATE, PackedSpikes, attend, takes_quads
-from mmspike.layers.firing import fire_into_bits
 from mmspike.native import conv as kernels
+from mmspike.native import depthwise as depthwise_kernels
 from mmspike.native import library
 from mmspike.neurons import LIF
 from mmspike.neurons.kernels import native
@@ -92,10 +94,10 @@ def time_layer(layer: Layer, rate: float, args: argparse.Namespace) -> str:
     grad = torch.randn(args.batch_size, out, side, side)
     grad = grad.contiguous(memory_format=torch.channels_last)
     depthwise = groups > 1
-    quads, made = (not depthwise and takes_quads(weight, packed, made) for made in (False, True))
+    table, made = (not depthwise and takes_table(weight, packed, made) for made in (False, True))
     g, g_made = (
         kernels.geometry(tuple(spikes.shape), tuple(weight.shape), (1, 1), pad, q)
-        for q in (quads, made)
+        for q in (table, made)
     )
     bits, neuron, eager = packed.bits, LIF(), LIF(backend="eager")
 
@@ -112,12 +114,12 @@ def time_layer(layer: Layer, rate: float, args: argparse.Namespace) -> str:
         "dense grad": lambda: dense_grad(False, True, False),
     }
     if depthwise:
-        runs["ours"] = lambda: kernels.depthwise(bits, weight, g)
-        runs["ours grad"] = lambda: kernels.depthwise_grad_weight(bits, grad, g)
+        runs["ours"] = lambda: depthwise_kernels.forward(bits, weight, g)
+        runs["ours grad"] = lambda: depthwise_kernels.grad_weight(bits, grad, g)
     else:
         rows, lif = kernels.pack_weight(weight, made), native.struct_of(neuron.dynamics())
         runs["dense fire"] = lambda: eager(dense()[None])
-        runs["ours"] = lambda: kernels.forward(bits, kernels.pack_weight(weight, quads), None, g)
+        runs["ours"] = lambda: kernels.forward(bits, kernels.pack_weight(weight, table), None, g)
         runs["ours fire"] = lambda: kernels.forward_and_fire(bits, rows, None, 1, lif, g_made)
         runs["ours grad"] = lambda: kernels.grad_weight(bits, grad, g)
     if not depthwise and k == 3:
@@ -125,7 +127,7 @@ def time_layer(layer: Layer, rate: float, args: argparse.Namespace) -> str:
         runs["ours inputs"] = lambda: kernels.grad_input(grad, weight, g)
     seconds = interleave(runs, args.rounds, "cpu")
     few = depthwise or packed.count <= DENSE_RATE * spikes.numel()
-    ways = ["quads" if q else "bits" if few else "dense" for q in (quads, made)]
+    ways = ["table" if q else "bits" if few else "dense" for q in (table, made)]
     way = "/".join(dict.fromkeys(ways))
     name = f"depthwise {k}x{k}, {c}" if depthwise else f"{k}x{k}, {c} to {out}"
     cells = [name, f"{side}x{side}", f"{100 * rate:.0f} %", way]
@@ -141,7 +143,7 @@ def time_attention(rate: float, args: argparse.Namespace, dim: int = 256, heads:
     q, k, v = spikes.flatten(2).unflatten(1, (3, heads, -1)).unbind(1)
     runs = {
         "dense": lambda: linear_attention(q, k, v, 0.125),
-        "ours": lambda: attend(packed, heads, 0.125),
+        "ours": lambda: mix_packed(packed, heads, 0.125),
     }
     seconds = interleave(runs, args.rounds, "cpu")
     cells = [f"attention, {dim}, {heads} heads", "14x14", f"{100 * rate:.0f} %", "bits"]

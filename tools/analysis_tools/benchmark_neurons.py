@@ -16,8 +16,8 @@ import torch
 from timing import interleave, keep_memory
 from torch import Tensor, nn
 
-from mmspike.layers.firing import norm_and_fire
-from mmspike.layers.norm import normalise
+from mmspike.fused.cpu.norm import normalise
+from mmspike.fused.cpu.spikes import norm_and_fire
 from mmspike.layers.time import per_step
 from mmspike.native import library
 from mmspike.neurons import LIF

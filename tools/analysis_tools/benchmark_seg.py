@@ -155,7 +155,7 @@ def main() -> None:
     args = parse_args()
     checkpoints = find_checkpoints(args)
     if args.worker is not None:
-        from mmspike.seg.benchmark import measure_segmentor
+        from segmentor_measures import measure_segmentor
 
         row = measure_segmentor(
             args.configs[0],

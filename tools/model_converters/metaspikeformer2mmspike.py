@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 import mmspike
-from mmspike.backbones.meta_spikeformer import ARCHS, MetaSpikeFormer
+from mmspike.archs import META_SPIKEFORMER
+from mmspike.backbones import MetaSpikeFormer
 from mmspike.checkpoints import CheckpointError, load_pretrained, read_checkpoint
 from mmspike.checkpoints.sources import arch_of, sort_checkpoint
 from mmspike.checkpoints.upstream import to_upstream_state_dict
@@ -48,7 +49,7 @@ def convert(
     stem = sorted_.backbone.get("stages.0.downsample.layer.weight", torch.empty(0, 3))
     model = MetaSpikeFormer(arch, in_channels=stem.size(1))
     load_pretrained(model, source, prefix=prefix)  # or say what is wrong
-    names = [name for name, arch in ARCHS.items() if list(arch["embed_dims"]) == widths]
+    names = [name for name, arch in META_SPIKEFORMER.items() if list(arch.embed_dims) == widths]
     metadata = {
         "arch": names[0] if names else json.dumps({"embed_dims": widths}),
         "source": file.path.name,

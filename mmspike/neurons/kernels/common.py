@@ -1,12 +1,14 @@
-"""What the implementations share: the parameters, and sequences as rows of memory."""
+"""What the implementations share: parameters, sequences as rows of memory, the autograd node."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from spikingjelly.activation_based import surrogate as sj_surrogate
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 class LIFParameters(NamedTuple):
@@ -54,3 +56,52 @@ def rows(x_seq: Tensor) -> Tensor:
     if x_seq.dim() < 2 or x_seq.numel() == 0:
         return x_seq.reshape(x_seq.size(0), -1)
     return x_seq.as_strided((x_seq.size(0), x_seq[0].numel()), (x_seq.stride(0), 1))
+
+
+Forward = Callable[[Tensor, Tensor, LIFParameters], None]
+"""``forward(x, s, p)`` writes the spikes of ``x`` into ``s``; both ``[T, N]``."""
+
+Backward = Callable[[Tensor, Tensor, Tensor, LIFParameters], None]
+"""``backward(x, grad_s, grad_x, p)`` writes the gradient of ``x`` into ``grad_x``, ``[T, N]``."""
+
+
+class LIFFunction(torch.autograd.Function):
+    """A LIF by kernels over rows of memory; the input is all that is kept for the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x_seq: Tensor, p: LIFParameters, forward: Forward, backward: Backward
+    ) -> Tensor:
+        """Spikes, shaped and typed like ``x_seq``, each step laid out in memory as its."""
+        if not is_dense_per_step(x_seq):
+            x_seq = x_seq.contiguous()
+        ctx.save_for_backward(x_seq)
+        ctx.p, ctx.kernel = p, backward
+        s_seq = empty_like_steps(x_seq)
+        forward(rows(x_seq), rows(s_seq), p)
+        return s_seq
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_s_seq: Tensor) -> tuple[Tensor, None, None, None]:
+        """Gradient of ``x_seq``."""
+        (x_seq,) = ctx.saved_tensors
+        return gradient(x_seq, grad_s_seq, ctx.p, ctx.kernel), None, None, None
+
+
+def gradient(x_seq: Tensor, grad_s_seq: Tensor, p: LIFParameters, backward: Backward) -> Tensor:
+    """The gradient of what a neuron reads, from that of its spikes.
+
+    Args:
+        x_seq: Input, ``[T, ...]``, each step dense in memory.
+        grad_s_seq: Gradient of the spikes, shaped like it.
+        p: The neuron's parameters.
+        backward: The kernel.
+
+    Returns:
+        The gradient, laid out as ``x_seq``.
+    """
+    grad_s_seq = laid_out_like(grad_s_seq, x_seq)
+    grad_x_seq = empty_like_steps(x_seq)
+    backward(rows(x_seq), rows(grad_s_seq), rows(grad_x_seq), p)
+    return grad_x_seq

@@ -17,16 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 
 from mmspike.neurons.kernels import eager
-from mmspike.neurons.kernels.common import (
-    LIFParameters,
-    empty_like_steps,
-    is_dense_per_step,
-    laid_out_like,
-    rows,
-)
+from mmspike.neurons.kernels.common import LIFFunction, LIFParameters
 
 SOURCE = Path(__file__).with_name("lif.cu")
 
@@ -65,28 +58,17 @@ def lif_multi_step(x_seq: Tensor, **parameters: Any) -> Tensor:
     """
     if x_seq.dtype not in DTYPES:
         raise TypeError(f"LIF by CuPy: the input must be one of {DTYPES}, got {x_seq.dtype}")
-    return _LIF.apply(x_seq, LIFParameters(**parameters))
+    return LIFFunction.apply(x_seq, LIFParameters(**parameters), forward, backward)
 
 
-class _LIF(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: FunctionCtx, x_seq: Tensor, p: LIFParameters) -> Tensor:
-        if not is_dense_per_step(x_seq):
-            x_seq = x_seq.contiguous()
-        ctx.save_for_backward(x_seq)
-        ctx.p = p
-        s_seq = empty_like_steps(x_seq)
-        _launch("lif_forward", p, rows(x_seq), rows(s_seq))
-        return s_seq
+def forward(x: Tensor, s: Tensor, p: LIFParameters) -> None:
+    """Write the spikes of ``x`` into ``s``; both ``[T, N]``."""
+    _launch("lif_forward", p, x, s)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad_s_seq: Tensor) -> tuple[Tensor, None]:
-        (x_seq,) = ctx.saved_tensors
-        grad_s_seq = laid_out_like(grad_s_seq, x_seq)
-        grad_x_seq = empty_like_steps(x_seq)
-        _launch("lif_backward", ctx.p, rows(x_seq), rows(grad_s_seq), rows(grad_x_seq))
-        return grad_x_seq, None
+
+def backward(x: Tensor, grad_s: Tensor, grad_x: Tensor, p: LIFParameters) -> None:
+    """Write the gradient of ``x`` into ``grad_x``; all ``[T, N]``."""
+    _launch("lif_backward", p, x, grad_s, grad_x)
 
 
 def _launch(name: str, p: LIFParameters, *matrices: Tensor) -> None:

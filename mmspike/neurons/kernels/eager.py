@@ -15,16 +15,9 @@ from typing import Any
 import torch
 from spikingjelly.activation_based import surrogate as sj_surrogate
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 
 from mmspike.neurons.functional import lif_charge
-from mmspike.neurons.kernels.common import (
-    LIFParameters,
-    empty_like_steps,
-    is_dense_per_step,
-    laid_out_like,
-    rows,
-)
+from mmspike.neurons.kernels.common import LIFFunction, LIFParameters
 
 SURROGATES = frozenset(
     getattr(sj_surrogate, name)
@@ -51,43 +44,25 @@ def lif_multi_step(x_seq: Tensor, **parameters: Any) -> Tensor:
     Returns:
         Spikes of 0 and 1, shaped and typed like ``x_seq``, each step laid out in memory as its.
     """
-    return _LIF.apply(x_seq, LIFParameters(**parameters))
+    return LIFFunction.apply(x_seq, LIFParameters(**parameters), forward, backward)
 
 
-class _LIF(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: FunctionCtx, x_seq: Tensor, p: LIFParameters) -> Tensor:
-        if not is_dense_per_step(x_seq):
-            x_seq = x_seq.contiguous()
-        ctx.save_for_backward(x_seq)
-        ctx.p = p
-        s_seq = empty_like_steps(x_seq)
-        x, s = rows(x_seq), rows(s_seq)
-        limit = smallest_firing_input(p) if len(x) == 1 else None
-        if limit is not None and _holds(limit, x.dtype):
-            torch.ge(x, limit, out=s)
-            return s_seq
-        for block in _blocks(x):
-            fire(x[:, block], p, s[:, block])
-        return s_seq
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad_s_seq: Tensor) -> tuple[Tensor, None]:
-        (x_seq,), p = ctx.saved_tensors, ctx.p
-        grad_s_seq = laid_out_like(grad_s_seq, x_seq)
-        grad_x_seq = empty_like_steps(x_seq)
-        x, grad_s, grad_x = rows(x_seq), rows(grad_s_seq), rows(grad_x_seq)
-        for block in _blocks(x):
-            _backward_block(x[:, block], grad_s[:, block], grad_x[:, block], p)
-        return grad_x_seq, None
-
-
-def fire(x_seq: Tensor, p: LIFParameters, s_seq: Tensor) -> None:
-    """Write the spikes of ``x_seq``, ``[T, N]``, into ``s_seq``."""
+def forward(x: Tensor, s: Tensor, p: LIFParameters) -> None:
+    """Write the spikes of ``x`` into ``s``; both ``[T, N]``."""
+    limit = smallest_firing_input(p) if len(x) == 1 else None
+    if limit is not None and _holds(limit, x.dtype):
+        torch.ge(x, limit, out=s)
+        return
     potentials = _negated_potentials if _is_common(p) else _potentials
-    for _ in potentials(x_seq, p, s_seq):
-        pass
+    for block in _blocks(x):
+        for _ in potentials(x[:, block], p, s[:, block]):
+            pass
+
+
+def backward(x: Tensor, grad_s: Tensor, grad_x: Tensor, p: LIFParameters) -> None:
+    """Write the gradient of ``x`` into ``grad_x``; all ``[T, N]``."""
+    for block in _blocks(x):
+        _backward_block(x[:, block], grad_s[:, block], grad_x[:, block], p)
 
 
 def _backward_block(

@@ -1,0 +1,108 @@
+"""What the fused room needs to know of modules, as types: nothing else about them is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+Normalise = Callable[[nn.Module, Tensor], Tensor]
+"""A way to call a norm: ``(norm, y) -> norm(y)``."""
+
+
+def call(module: nn.Module, x: Tensor) -> Tensor:
+    """``module(x)``, the plain way to call a norm."""
+    return module(x)
+
+
+AreConstant = Callable[[], Tensor | None]
+"""Whether some spikes are constant, a boolean of no axes; ``None`` if they surely are not."""
+
+
+def unknown() -> None:
+    """Says nothing of some spikes, where nobody asks."""
+
+
+class SpikingLayer(Protocol):
+    """``norm(layer(neuron(x)))``, step by step; ``layer`` reads spikes."""
+
+    neuron: nn.Module
+    layer: nn.Module
+    norm: nn.Module
+
+
+class Link(NamedTuple):
+    """A :class:`SpikingLayer` whose three parts belong to another module."""
+
+    neuron: nn.Module
+    layer: nn.Module
+    norm: nn.Module
+
+
+@runtime_checkable
+class SplitLayer(Protocol):
+    """Several layers that act as one linear map, of which only the first reads spikes.
+
+    ``forward(x)`` is ``rest(first(x))``.
+    """
+
+    @property
+    def first(self) -> nn.Module:
+        """The layer that reads the spikes."""
+
+    def rest(
+        self, y: Tensor, normalise: Normalise = call, are_constant: AreConstant = unknown
+    ) -> Tensor:
+        """Run the others.
+
+        Args:
+            y: Output of the first, ``[N, C, H, W]``.
+            normalise: How norms among them are called.
+            are_constant: Tells whether the spikes that the first layer read are the same at every
+                pixel of the batch.
+
+        Returns:
+            ``[N, C', H, W]``.
+        """
+
+
+class SpikingAttention(Protocol):
+    """Attention on spikes: project to q, k and v, mix them, project the result.
+
+    Attributes:
+        neuron: Reads the input; all projections read its spikes.
+        num_heads: Heads that the channels are split into.
+        scale: Factor of ``q (k^T v)``.
+    """
+
+    neuron: nn.Module
+    num_heads: int
+    scale: float
+
+    def projections(self) -> Sequence[tuple[nn.Module, nn.Module, nn.Module]]:
+        """Convolution, norm and neuron of q, k and v; of all three, side by side, if it is one."""
+
+    def output(self) -> Link:
+        """The layer that reads the mixture."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Map three times ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
+
+
+class Engine(Protocol):
+    """What runs chains of spiking layers fast on one kind of device; tensors in, tensors out."""
+
+    name: str
+
+    def why_not(self, x_seq: Tensor) -> str | None:
+        """Why it does not take this input; ``None`` if it does."""
+
+    def why_not_fused(self, layer: SpikingLayer, x_seq: Tensor) -> str | None:
+        """Why a layer is not run fused on this input; ``None`` if it is."""
+
+    def run(self, layers: Sequence[SpikingLayer], x_seq: Tensor) -> Tensor:
+        """Run layers one after the other: ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""
+
+    def attend(self, attention: SpikingAttention, x_seq: Tensor) -> Tensor:
+        """Run an attention: ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""

@@ -1,0 +1,31 @@
+"""What a neuron may tell about itself; any module may."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+
+@runtime_checkable
+class Spiking(Protocol):
+    """A module whose output is spikes: integers from 0 to ``spike_levels``."""
+
+    spike_levels: int
+
+
+@runtime_checkable
+class Firing(Protocol):
+    """A neuron that tells the smallest input at which it fires in its first step, from rest."""
+
+    firing_input: float
+
+
+def levels_of(neuron: nn.Module) -> int | None:
+    """Largest value of a neuron's output; ``None`` if it does not say that it spikes."""
+    return neuron.spike_levels if isinstance(neuron, Spiking) else None
+
+
+def firing_input_of(neuron: nn.Module) -> float | None:
+    """Smallest input at which a neuron at rest fires; ``None`` if it does not say."""
+    return neuron.firing_input if isinstance(neuron, Firing) else None
