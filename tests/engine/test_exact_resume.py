@@ -22,7 +22,7 @@ FINITE = """
 train_dataloader = dict(sampler=dict(type="DefaultSampler", shuffle=True))
 """  # a round of 4 iterations after another
 VALIDATE = """
-train_cfg = dict(val_interval=2, val_begin=1)
+train_cfg = dict(val_interval=4, val_begin=1)
 """
 SAVE_EVERY_4 = """
 default_hooks = dict(checkpoint=dict(interval=4))
