@@ -26,7 +26,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.partial")  # a killed run's is replaced
     try:
         with partial.open("wb") as file:
             file.write(content)

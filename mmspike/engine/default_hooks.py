@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 
 DEFAULT_HOOKS: tuple[str, ...] = (
     "mmspike.FitHook",
@@ -24,14 +27,21 @@ def add_default_hooks(cfg: Config) -> None:
     Args:
         cfg: Config of a training; changed in place.
     """
-    given = list(cfg.get("custom_hooks") or [])
-    names = {hook["type"] if isinstance(hook, dict) else type(hook).__name__ for hook in given}
-    cfg.custom_hooks = given + [{"type": t} for t in DEFAULT_HOOKS if t not in names]
+    custom = list(cfg.get("custom_hooks") or [])
+    given = {_name(hook) for hook in [*custom, *(cfg.get("default_hooks") or {}).values()]}
+    missing = [name for name in DEFAULT_HOOKS if name.rpartition(".")[2] not in given]
+    cfg.custom_hooks = custom + [{"type": name} for name in missing]
     if cfg.get("default_hooks") is None:
         cfg.default_hooks = {}
     checkpoint = cfg.default_hooks.setdefault(
         "checkpoint", {"type": "CheckpointHook", "interval": 1}
     )
-    plain = ("CheckpointHook", "mmengine.CheckpointHook")
+    plain = ("CheckpointHook", "mmengine.CheckpointHook", CheckpointHook)
     if isinstance(checkpoint, dict) and checkpoint.get("type") in plain:
         cfg.default_hooks.checkpoint = {**checkpoint, "type": CHECKPOINT_HOOK}
+
+
+def _name(hook: Any) -> str:
+    """Name of a hook's class, without the scope; its type may be a name or a class."""
+    kind = hook.get("type") if isinstance(hook, dict) else type(hook)
+    return str(getattr(kind, "__name__", kind)).rpartition(".")[2]

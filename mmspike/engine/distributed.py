@@ -19,6 +19,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.registry import MODEL_WRAPPERS
 
@@ -82,18 +83,21 @@ class DistributedOnCPU(MMDistributedDataParallel):
         super().__init__(module, **kwargs)
 
 
-class SyncBatchNormOnCPU(nn.SyncBatchNorm):
-    """torch's ``SyncBatchNorm`` for tensors on the CPU: statistics of the batch of all processes.
+class SyncBatchNormOnCPU(_BatchNorm):
+    """What torch's ``SyncBatchNorm`` becomes on the CPU: statistics of the batch of all processes.
+
+    It is none itself, since ``DistributedDataParallel`` refuses those there.
 
     With ``n`` values of a channel in all processes, ``mean = sum(x) / n`` and
     ``var = sum((x - mean)^2) / n``, both differentiated through.
     """
 
+    process_group: dist.ProcessGroup | None
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``[N, C, ...]``; ``N`` may differ from process to process, and be zero."""
         if not self.training or dist.get_world_size(self.process_group) == 1:
             return super().forward(x)
-        self._check_input_dim(x)
         axes = [0, *range(2, x.dim())]
         shape = [1, -1, *[1] * (x.dim() - 2)]
         values = x.float()
@@ -107,6 +111,10 @@ class SyncBatchNormOnCPU(nn.SyncBatchNorm):
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
         return out.to(x.dtype)
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.dim() < 2:
+            raise ValueError(f"SyncBatchNormOnCPU: expected [N, C, ...], got {list(x.shape)}")
 
     def _sum(self, x: Tensor) -> Tensor:
         return all_reduce(x, group=self.process_group or dist.group.WORLD)

@@ -52,7 +52,8 @@ def _first_whole(named: Path, work_dir: Path) -> Path:
     match = _NUMBERED.fullmatch(named.name)
     if match:
         others = [path for folder in folders for path in _checkpoints(folder)]
-        candidates += [p for p in others if _key(p)[0] == match[1] and _key(p) < _key(named)]
+        older = [p for p in others if _key(p)[0] == match[1] and _key(p) < _key(named)]
+        candidates += sorted(older, key=_key, reverse=True)
     problems = []
     for path in candidates:
         try:

@@ -7,9 +7,11 @@ import shutil
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 
 from mmspike.checkpoints import CheckpointError
 from mmspike.engine.default_hooks import add_default_hooks
+from mmspike.engine.exact_resume_hook import ExactResumeHook
 from mmspike.engine.latest_checkpoint import resume_from_latest
 from tests.engine.tiny import write_config
 from tests.tools.helpers import run, run_together
@@ -125,6 +127,16 @@ def test_default_hooks_are_added_once_and_nothing_is_replaced_but_mmengines():
     assert types.count("mmspike.ExactResumeHook") == 1
     assert "Mine" in types
     assert cfg.default_hooks.checkpoint.type == "mmspike.AtomicCheckpointHook"
+    by_class = Config(
+        {
+            "custom_hooks": [{"type": ExactResumeHook}],
+            "default_hooks": {"checkpoint": {"type": CheckpointHook, "interval": 7}},
+        }
+    )
+    add_default_hooks(by_class)  # as in configs of Python alone
+    assert {"type": "mmspike.ExactResumeHook"} not in by_class.custom_hooks
+    expected = {"type": "mmspike.AtomicCheckpointHook", "interval": 7}
+    assert by_class.default_hooks.checkpoint == expected
     own = Config({"default_hooks": {"checkpoint": {"type": "Mine"}}})
     add_default_hooks(own)
     assert own.default_hooks.checkpoint.type == "Mine"

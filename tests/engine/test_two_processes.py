@@ -132,27 +132,26 @@ def test_each_image_is_evaluated_once(detector, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_rank_ends_the_run_by_name_and_two_nodes_resume_it(tiny_shapes, tmp_path):
+def test_a_killed_rank_ends_both_nodes_by_name_and_one_node_resumes_the_run(tiny_shapes, tmp_path):
     config = write_config(tmp_path / "config.py", "segmentor", tiny_shapes)
     kill = [{"type": "KillAt", "iteration": 5, "rank": 1}]
     killed = write_config(tmp_path / "killed.py", "segmentor", tiny_shapes, custom_hooks=kill)
     args = ["--work-dir", tmp_path / "work"]
-    start = time.monotonic()
-    script = launch("dist_train.sh", killed, 2, *args)
-    out, _ = script.communicate(timeout=120)
-    assert time.monotonic() - start < 100  # torch waits 30 minutes for a rank that is silent
-    assert script.returncode != 0
-    assert re.search(r"rank +: 1 \(local_rank: 1\)", out), out[-6000:]
-    assert "Signal 9 (SIGKILL) received" in out
-
     nodes = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "PORT": free_port()}
+    start = time.monotonic()
     scripts = [
-        launch("dist_train.sh", config, 1, *args, "--resume", node={**nodes, "NODE_RANK": rank})
+        launch("dist_train.sh", killed, 1, *args, node={**nodes, "NODE_RANK": rank})
         for rank in ("0", "1")
     ]
-    for script in scripts:
-        out, _ = script.communicate(timeout=120)
-        assert script.returncode == 0, out[-6000:]
+    texts = [script.communicate(timeout=150)[0] for script in scripts]
+    assert time.monotonic() - start < 150  # torch waits 30 minutes for a process that is silent
+    assert all(script.returncode != 0 for script in scripts)
+    assert re.search(r"rank +: 1 \(local_rank: 0\)", texts[1]), texts[1][-6000:]
+    assert "Signal 9 (SIGKILL) received" in texts[1]
+
+    script = launch("dist_train.sh", config, 2, *args, "--resume")
+    text, _ = script.communicate(timeout=150)
+    assert script.returncode == 0, text[-6000:]
     say = write_config(
         tmp_path / "say.py",
         "segmentor",
@@ -162,6 +161,6 @@ def test_a_killed_rank_ends_the_run_by_name_and_two_nodes_resume_it(tiny_shapes,
     )
     texts = train_together(say, "--work-dir", tmp_path / "whole")
     evaluated_with = [re.findall("buffers: .*", text) for text in texts]
-    assert len(set(evaluated_with[0])) == 4
+    assert len(set(evaluated_with[0])) == 2
     assert evaluated_with[0] == evaluated_with[1]
     assert differences(tmp_path / "whole/iter_8.pth", tmp_path / "work/iter_8.pth") == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import random
 import resource
 import runpy
 import signal
@@ -18,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from tests.conftest import ROOT
@@ -99,6 +101,8 @@ def ranks(count=2):
 
 def _main(tool, args, out, environment, file_size):
     os.setsid()  # a group of its own
+    np.random.seed()  # as a process that was not forked has it
+    random.seed()
     os.environ.update(environment)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
