@@ -42,7 +42,8 @@ class FitHook(Hook):
         Raises:
             CheckpointError: If it does not fit; the message names what does not.
         """
-        file = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        given = runner._resume if isinstance(runner._resume, str) else runner._load_from
+        file = given or find_latest_checkpoint(runner.work_dir)
         if not runner._resume:
             _say_what_fits(runner, checkpoint, file)
             return
