@@ -289,6 +289,19 @@ def test_hosts_are_not_imported_for_configs_of_neither():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+def test_one_process_of_torchrun_checks(shapes_root, monkeypatch):
+    cfg = read_config(DETECTOR, shapes_root)
+    cfg.load_from = "no.pth"
+    cfg.launcher = "pytorch"  # which ends the others with it
+    monkeypatch.setenv("RANK", "1")
+    preflight(cfg, "train")
+    monkeypatch.setenv("RANK", "0")
+    assert "load_from: there is no file no.pth" in problems_of(cfg)
+    cfg.launcher = "slurm"  # which may not
+    monkeypatch.setenv("RANK", "1")
+    assert "load_from" in problems_of(cfg)
+
+
 def test_configs_with_classes_instead_of_names_are_read(shapes_root, tmp_path, skipped):
     config = tmp_path / "pure.py"
     old = read_config(DETECTOR, shapes_root)
