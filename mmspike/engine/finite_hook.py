@@ -160,13 +160,16 @@ class FiniteHook(Hook):
 
         @wraps(step)
         def measured_step(**kwargs: Any) -> None:
-            named = [(n, p.grad) for n, p in parameters if p.grad is not None]
-            names = [n.removeprefix("module.") for n, _ in named]
-            self._gradients.append(("gradients", names, _norms([grad for _, grad in named])))
+            self.measure_gradients((n, p) for n, p in parameters if p.grad is not None)
             step(**kwargs)
 
         wrapper.step = measured_step
         self._steps.append((wrapper, step))
+
+    def measure_gradients(self, named: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Keep the norms of gradients until the end of the iteration."""
+        named = [(n.removeprefix("module."), p.grad) for n, p in named]
+        self._gradients.append(("gradients", [n for n, _ in named], _norms([g for _, g in named])))
 
     def _describe(self, measured: list[Measured], state: dict[str, Tensor]) -> Iterator[str]:
         for what, names, values in measured:

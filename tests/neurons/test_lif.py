@@ -93,3 +93,12 @@ def test_build_from_config_with_overrides():
 def test_bad_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         LIF(**kwargs)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["tau", "v_threshold", "v_reset", "surrogate.alpha"])
+def test_refuses_parameters_that_are_not_finite(name, value):
+    key, _, part = name.partition(".")
+    kwargs = {key: {"type": "ATan", part: value} if part else value}
+    with pytest.raises(ValueError, match=f"{name} must be a finite number, got {value}"):
+        build_neuron({"type": "mmspike.LIF", **kwargs})

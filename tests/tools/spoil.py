@@ -50,13 +50,13 @@ class Blank:
 
 @HOOKS.register_module(force=True)
 class SpoilTensor(Hook):
-    """Set an element of a parameter or buffer before an iteration, counted from 1."""
+    """Set an element of a parameter or buffer behind an iteration, counted from 1."""
 
     def __init__(self, iteration, name, value):
         self.iteration, self.name, self.value = iteration, name, value
 
     @torch.no_grad()
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if runner.iter + 1 == self.iteration:
             model = runner.model
             tensors = dict(model.named_parameters()) | dict(model.named_buffers())
