@@ -7,14 +7,13 @@ import argparse
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmspike.checkpoints import load_whole
-from mmspike.deploy import switch_to_deploy
 from mmspike.engine.command_line import checkpoints_from_outside, make_parser, read_config
 from mmspike.engine.testing import (
     augment_at_test_time,
     dump_predictions,
     show_predictions,
 )
+from mmspike.engine.weights import keep_runner_from_loading, load_for_test
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +35,7 @@ def main() -> None:
     """Evaluate."""
     args = parse_args()
     cfg = read_config(args)
-    cfg.load_from = args.checkpoint
+    keep_runner_from_loading(cfg)
     try:
         if args.show or args.show_dir:
             show_predictions(cfg, args.show, args.show_dir, args.wait_time)
@@ -48,11 +47,8 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     with checkpoints_from_outside():
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-        # mmengine would evaluate what happens to fit; --tta leaves a mask head out
-        model = runner.model.module if args.tta else runner.model
-        load_whole(model, args.checkpoint, allow_unexpected=args.tta)
-        if args.deploy:
-            runner.logger.info(f"--deploy: {switch_to_deploy(model)}")
+        # --tta leaves a mask head out
+        load_for_test(runner, args.checkpoint, deploy=args.deploy, allow_unexpected=args.tta)
         runner.test()
 
 
