@@ -49,8 +49,10 @@ def switch_to_deploy(
 
     Norms go into the weights in front of them; q, k and v are computed in one pass; RepConv loses
     its norms and its border. On a CPU, weights are laid out for it and maps lie in channels-last
-    memory. What it does not know is left as it is. The model cannot be trained any more, and its
-    state dict is no longer that of the config.
+    memory. What it does not know is left as it is. The model cannot be trained any more. Its state
+    dict is no longer that of the config, and is marked: a model that was switched the same way
+    loads it, any other refuses it, as this one refuses weights that are not folded (see
+    :mod:`mmspike.layers.forms`).
 
     Args:
         model: A detector, a segmentor, a classifier or a backbone, any model with our layers in it.
@@ -79,12 +81,14 @@ def switch_to_deploy(
     for module in list(model.modules()):
         if isinstance(module, SpikeDrivenSelfAttention) and module.qkv_conv is None:
             _fold_attention(module, rep_conv)
+            module.mark(f"deployed with rep_conv={rep_conv!r}")
             report.attentions += 1
             report.folded += 12
         elif isinstance(module, SpikeLayer) and _can_fold(module.norm):
             last = module.layer[-1] if isinstance(module.layer, nn.Sequential) else module.layer
             fold_norm(last, module.norm)
             module.norm = nn.Identity()
+            module.mark("deployed")
             report.folded += 1
     if pack:
         report.packed = _pack(model)

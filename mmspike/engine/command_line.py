@@ -13,6 +13,7 @@ from mmengine.config import Config, DictAction
 
 import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
 from mmspike.checkpoints import CheckpointError, read_safely_in_mmengine
+from mmspike.layers.forms import FormError
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -47,7 +48,7 @@ def checkpoints_from_outside() -> Iterator[None]:
     read_safely_in_mmengine()
     try:
         yield
-    except CheckpointError as error:
+    except (CheckpointError, FormError) as error:
         raise SystemExit(str(error)) from error
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmspike.layers.conv import LIVELY_RATE, RepConv, build_norm, make_lively
 from mmspike.layers.event_driven import PackedSpikes, attend, convolve
 from mmspike.layers.firing import fire, fire_into_bits, norm_and_fire
+from mmspike.layers.forms import Deployable
 from mmspike.layers.memory import saving
 from mmspike.layers.norm import normalise
 from mmspike.layers.time import per_step
@@ -54,7 +55,7 @@ def starting_rate(fill: float) -> float:
     return min(fill ** (1 / 3), LIVELY_RATE)
 
 
-class SpikeDrivenSelfAttention(nn.Module):
+class SpikeDrivenSelfAttention(Deployable):
     """Self-attention on spikes, the third kind of "Spike-driven Transformer V2".
 
     ``x -> neuron -> q, k, v = neuron(norm(RepConv(.))) -> q (k^T v) * scale -> neuron

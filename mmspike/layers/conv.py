@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.layers.event_driven import PackedSpikes, convolve, is_watched
 from mmspike.layers.firing import convolve_norm_and_fire, fire, norm_and_fire
+from mmspike.layers.forms import Deployable
 from mmspike.layers.memory import format_of, saving
 from mmspike.layers.norm import normalise
 from mmspike.layers.time import per_step
@@ -85,7 +86,7 @@ def spread_thresholds(norm: nn.Module, neuron: nn.Module) -> None:
             norm.bias.copy_(getattr(neuron, "firing_input", 1.0) * (1 - levels))
 
 
-class SpikeLayer(nn.Module):
+class SpikeLayer(Deployable):
     """Neuron, weights, normalisation: ``norm(layer(neuron(x)))``.
 
     The weights read spikes, the output is a membrane potential (real values).
