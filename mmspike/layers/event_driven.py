@@ -83,7 +83,8 @@ def convolve(conv: nn.Module, spikes: Tensor | PackedSpikes) -> Tensor:
     """
     if not isinstance(spikes, PackedSpikes) or hasattr(conv, "reader"):
         return conv(spikes)
-    weight, geometry = conv.weight, _geometry_of(conv, spikes)
+    weight = getattr(conv.weight, "plain", conv.weight)  # of a deployed layer
+    geometry = _geometry_of(conv, spikes)
     infers = not torch.is_grad_enabled()
     if conv.groups > 1 and infers:
         return kernels.depthwise(spikes.bits, weight, geometry)
@@ -160,7 +161,7 @@ def takes_quads(weight: Tensor, spikes: PackedSpikes, made: bool, stride: int = 
         made: Whether the table of those sums was made beforehand.
         stride: Pixels of the input for one of the output.
     """
-    if weight[0].numel() > QUAD_INPUTS:
+    if weight.shape[1:].numel() > QUAD_INPUTS:
         return False
     inputs = spikes.shape.numel()
     if made:
