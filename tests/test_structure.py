@@ -19,7 +19,7 @@ MAY_IMPORT = {  # rooms that a room's files may import; every room may import it
     "neurons": ("registry", "native"),
     "layers": ("neurons", "fused", "registry"),
     "fused": ("native", "neurons", "layers"),
-    "checkpoints": ("neurons",),
+    "checkpoints": ("neurons", "layers"),
     "backbones": ("layers", "neurons", "fused", "registry", "checkpoints"),
     "necks": ("layers", "neurons", "fused", "registry"),
     "energy": ("layers", "neurons", "fused"),

@@ -7,9 +7,8 @@ import argparse
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmspike.checkpoints import load_whole
-from mmspike.deploy import switch_to_deploy
 from mmspike.engine.command_line import checkpoints_from_outside, make_parser, read_config
+from mmspike.engine.default_hooks import add_test_hooks
 from mmspike.engine.distributed import start_processes
 from mmspike.engine.preflight import preflight
 from mmspike.engine.testing import (
@@ -17,6 +16,7 @@ from mmspike.engine.testing import (
     dump_predictions,
     show_predictions,
 )
+from mmspike.engine.weights import keep_runner_from_loading, load_for_test
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,6 +41,8 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     if not args.no_preflight:
         preflight(cfg, "test")
+    keep_runner_from_loading(cfg)
+    add_test_hooks(cfg)
     try:
         if args.show or args.show_dir:
             show_predictions(cfg, args.show, args.show_dir, args.wait_time)
@@ -53,11 +55,8 @@ def main() -> None:
     with checkpoints_from_outside():
         start_processes(cfg)
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-        # mmengine would evaluate what happens to fit; --tta leaves a mask head out
-        model = runner.model.module if args.tta else runner.model
-        load_whole(model, args.checkpoint, allow_unexpected=args.tta)
-        if args.deploy:
-            runner.logger.info(f"--deploy: {switch_to_deploy(model)}")
+        # --tta leaves a mask head out
+        load_for_test(runner, args.checkpoint, deploy=args.deploy, allow_unexpected=args.tta)
         runner.test()
 
 

@@ -24,6 +24,7 @@ from mmspike.checkpoints.sources import (
     sort_checkpoint,
     strip_wrappers,
 )
+from mmspike.layers.forms import FormError, check_forms
 from mmspike.neurons.build import neuron_state_names
 
 
@@ -73,6 +74,7 @@ def load_pretrained(
     offered = {part + name: tensor for name, tensor in source.backbone.items()}
     if "head.weight" in targets:  # a classifier takes all heads, or says that it has not as many
         offered |= source.heads
+    _check_form(checkpoint.path, model, offered)
     learnt = neuron_state_names(model)
     if not learnt & offered.keys():  # the file is of other neurons
         targets = {name: tensor for name, tensor in targets.items() if name not in learnt}
@@ -112,6 +114,14 @@ def _compare(
         reshaped=[part + name for name in source.reshaped],
         dtypes=dict(Counter(str(t.dtype).removeprefix("torch.") for t in offered.values())),
     )
+
+
+def _check_form(file: Path, model: nn.Module, offered: Mapping[str, Tensor]) -> None:
+    """Refuse folded weights for a model that is not, and the other way round."""
+    try:
+        check_forms(model, offered)
+    except FormError as error:
+        raise CheckpointError(f"checkpoint {file}: {error}") from error
 
 
 def _check_numbers(file: str, tensors: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
@@ -161,6 +171,7 @@ def load_whole(
     checkpoint = read_checkpoint(file, hashed=False)
     offered = strip_wrappers(find_tensors(checkpoint)[0])
     model = getattr(model, "module", model)
+    _check_form(checkpoint.path, model, offered)
     targets = model.state_dict()
     problems = {
         "missing": [name for name in targets if name not in offered],

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from mmspike import fused
 from mmspike.layers.attention import SpikeDrivenSelfAttention, mix_heads
+from mmspike.layers.forms import Deployable
 from mmspike.layers.time import per_step
 
 
-class DeployedSelfAttention(nn.Module):
+class DeployedSelfAttention(Deployable):
     """A :class:`~mmspike.layers.attention.SpikeDrivenSelfAttention` whose norms are folded in.
 
     Args:

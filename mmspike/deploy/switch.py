@@ -51,8 +51,10 @@ def switch_to_deploy(
 
     Norms go into the weights in front of them; q, k and v are computed in one pass; RepConv loses
     its norms and its border. On a CPU, weights are laid out for it and maps lie in channels-last
-    memory. What it does not know is left as it is. The model cannot be trained any more, and its
-    state dict is no longer that of the config.
+    memory. What it does not know is left as it is. The model cannot be trained any more. Its state
+    dict is no longer that of the config, and is marked: a model that was switched the same way
+    loads it, any other refuses it, as this one refuses weights that are not folded (see
+    :mod:`mmspike.layers.forms`).
 
     Args:
         model: A detector, a segmentor, a classifier or a backbone, any model with our layers in it.
@@ -83,6 +85,7 @@ def switch_to_deploy(
             is_plain = isinstance(child, SpikeDrivenSelfAttention)
             if is_plain and isinstance(child.proj_conv, RepConv):
                 folded = _fold_attention(child, rep_conv)
+                folded.mark(f"deployed with rep_conv={rep_conv!r}")
                 setattr(parent, name, folded)
                 report.attentions += isinstance(folded, DeployedSelfAttention)
                 report.folded += 12
@@ -91,6 +94,7 @@ def switch_to_deploy(
             last = module.layer[-1] if isinstance(module.layer, nn.Sequential) else module.layer
             fold_norm(last, module.norm)
             module.norm = nn.Identity()
+            module.mark("deployed")
             report.folded += 1
     if pack:
         report.packed = _lay_out(model)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
 
 import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
 from mmspike.checkpoints import CheckpointError, read_safely_in_mmengine
+from mmspike.layers.forms import FormError
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -52,7 +54,7 @@ def checkpoints_from_outside() -> Iterator[None]:
     read_safely_in_mmengine()
     try:
         yield
-    except CheckpointError as error:
+    except (CheckpointError, FormError) as error:
         raise SystemExit(str(error)) from error
 
 
@@ -75,6 +77,12 @@ def read_config(args: argparse.Namespace) -> Config:
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
     return cfg
+
+
+def parse_options(options: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` settings as ``--cfg-options`` does."""
+    pairs = (option.split("=", maxsplit=1) for option in options)
+    return {key: DictAction._parse_iterable(value) for key, value in pairs}
 
 
 def read_config_file(tool: str, path: str | Path, options: dict | None = None) -> Config:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmspike import fused
 from mmspike.layers.conv import ONE_SIGMA_RATE, build_norm, init_firing_rate
+from mmspike.layers.forms import Deployable
 from mmspike.layers.rep_conv import RepConv
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron, firing_input_of
@@ -72,7 +73,7 @@ def starting_rate(fill: float) -> float:
     return min(fill ** (1 / 3), ONE_SIGMA_RATE)
 
 
-class SpikeDrivenSelfAttention(nn.Module):
+class SpikeDrivenSelfAttention(Deployable):
     """Self-attention on spikes, the third kind of "Spike-driven Transformer V2".
 
     ``x -> neuron -> q, k, v = neuron(norm(RepConv(.))) -> q (k^T v) * scale -> neuron

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike import fused
+from mmspike.layers.forms import Deployable
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron, firing_input_of
 
@@ -66,7 +67,7 @@ def spread_biases(norm: nn.Module, neuron: nn.Module) -> None:
             norm.bias.copy_((firing_input_of(neuron) or 1.0) * (1 - levels))
 
 
-class SpikeLayer(nn.Module):
+class SpikeLayer(Deployable):
     """Neuron, weights, normalisation: ``norm(layer(neuron(x)))``.
 
     The weights read spikes, the output is a membrane potential (real values).

@@ -392,7 +392,7 @@ def test_lookup_tables_over_four_channels(rate, kernel, monkeypatch):
     packed = PackedConv2d(conv)
     with torch.no_grad():
         assert_close([convolve(packed, fire(LIF(), x, packed).flatten(0, 1))], expected[:1])
-    assert set(packed._packed_rows) == {True}
+    assert set(packed.weight.layouts) == {("rows", True)}
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
 import mmspike.registry  # noqa: F401  makes "mmseg::" known in configs
 from mmspike.checkpoints import load_whole, read_safely_in_mmengine
 from mmspike.energy import EnergyCounter
+from mmspike.engine.command_line import parse_options
 
 
 def measure_segmentor(
@@ -86,12 +87,6 @@ def measure_segmentor(
         "peak_mib": peak,
         **{k: v for k, v in metrics.items() if k.startswith("IoU.") and not math.isnan(v)},
     }
-
-
-def parse_options(options: Iterable[str]) -> dict[str, Any]:
-    """Read ``key=value`` settings as ``--cfg-options`` does."""
-    pairs = (option.split("=", maxsplit=1) for option in options)
-    return {key: DictAction._parse_iterable(value) for key, value in pairs}
 
 
 def describe(dataset: Any) -> str:

@@ -16,6 +16,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from mmspike.fused.cpu.norm import normalise
 from mmspike.fused.cpu.packed import PackedConv2d
+from mmspike.fused.cpu.read_only import plain
 from mmspike.fused.cpu.spikes import PackedSpikes, Spikes
 from mmspike.fused.protocols import SplitLayer
 from mmspike.fused.watch import is_watched
@@ -56,12 +57,12 @@ def convolve(layer: nn.Module, spikes: Spikes) -> Tensor:
         ``[N, C', H', W']``.
     """
     if isinstance(layer, SplitLayer) and not is_watched(layer):
-        plain = isinstance(spikes, Tensor)
-        are_constant = partial(is_constant, spikes) if plain else spikes.are_constant
+        floats = isinstance(spikes, Tensor)
+        are_constant = partial(is_constant, spikes) if floats else spikes.are_constant
         return layer.rest(convolve(layer.first, spikes), normalise, are_constant)
     if not isinstance(spikes, PackedSpikes):
         return layer(spikes)
-    weight, geometry = layer.weight, _geometry_of(layer, spikes)
+    weight, geometry = plain(layer.weight), _geometry_of(layer, spikes)
     infers = not torch.is_grad_enabled()
     if layer.groups > 1 and infers:
         return depthwise.forward(spikes.bits, weight, geometry)
@@ -122,7 +123,7 @@ def takes_table(weight: Tensor, spikes: PackedSpikes, made: bool, stride: int = 
         made: Whether the table of those sums was made beforehand.
         stride: Pixels of the input for one of the output.
     """
-    if weight[0].numel() > TABLE_INPUTS or weight.size(1) % 4:
+    if weight.shape[1:].numel() > TABLE_INPUTS or weight.size(1) % 4:
         return False
     inputs = spikes.shape.numel()
     if made:

@@ -7,10 +7,15 @@ that it prefers, made in the first call.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmspike.fused.cpu.read_only import ReadOnlyWeight, plain
 from mmspike.fused.switch import is_enabled
 from mmspike.layers.conv_shape import ConvShape
 from mmspike.native.conv import pack_weight
@@ -27,27 +32,22 @@ def can_lay_out() -> bool:
 
 
 class _Packed(nn.Module):
-    """Keeps packed weights beside the plain ones, and knows when they can be used."""
+    """Computes from layouts of its weight, which cannot be written to (:class:`ReadOnlyWeight`).
+
+    Loading and moving replace the weight. One that something else has put in its place is computed
+    with as it is.
+    """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
-        self.weight = nn.Parameter(layer.weight.detach(), requires_grad=False)
+        self.weight = ReadOnlyWeight(layer.weight.detach().clone())
         bias = layer.bias
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
-        self._packed: Tensor | None = None
-        self._packed_rows: dict[bool, Tensor] = {}
-        self._packed_from: tuple | None = None
-
-    def _forget_if_changed(self) -> None:
-        """Drop what was packed if the weights were written to since."""
-        weight = self.weight
-        state = (weight.data_ptr(), None if weight.is_inference() else weight._version)
-        if state != self._packed_from:
-            self._packed, self._packed_rows, self._packed_from = None, {}, state
 
     def _usable(self, x: Tensor) -> bool:
         return (
-            x.device.type == "cpu"
+            isinstance(self.weight, ReadOnlyWeight)
+            and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and is_enabled()
             and not torch.is_grad_enabled()
@@ -56,16 +56,30 @@ class _Packed(nn.Module):
             and x.numel() > 0
         )
 
-    def _apply(self, *args: object, **kwargs: object) -> _Packed:
-        self._packed, self._packed_rows = None, {}  # the weights move or change their type
-        return super()._apply(*args, **kwargs)
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        """Have an ordinary copy as weight, to write to; what it holds then is the weight."""
+        self.weight = nn.Parameter(plain(self.weight).clone(), requires_grad=False)
+        try:
+            yield
+        finally:
+            self._freeze()
 
-    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        self._packed, self._packed_rows = None, {}
-        super()._load_from_state_dict(*args, **kwargs)
+    def _freeze(self) -> None:
+        self.weight = ReadOnlyWeight(plain(self.weight))
 
-    def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "_packed": None, "_packed_rows": {}}  # cannot be copied
+    def _apply(self, *args: Any, **kwargs: Any) -> _Packed:
+        with self._writable():
+            return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        with self._writable():
+            super()._load_from_state_dict(*args)
+            self.weight = nn.Parameter(self.weight.clone(), False)  # not a tensor of the caller's
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._freeze()  # a file holds an ordinary weight
 
 
 class PackedConv2d(_Packed):
@@ -87,23 +101,24 @@ class PackedConv2d(_Packed):
         geometry = (self.padding, self.stride, self.dilation, self.groups)
         if not self._usable(x):
             return F.conv2d(
-                x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+                *(x, plain(self.weight), self.bias),
+                *(self.stride, self.padding, self.dilation, self.groups),
             )
-        self._forget_if_changed()
-        if self._packed is None:
-            self._packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
-                self.weight.detach().to_mkldnn(), *geometry, list(x.shape)
-            )
+        weight = self.weight.layout(
+            "onednn",
+            lambda w: torch._C._nn.mkldnn_reorder_conv2d_weight(
+                w.to_mkldnn(), *geometry, list(x.shape)
+            ),
+        )
         return torch.ops.mkldnn._convolution_pointwise(
-            x, self._packed, self.bias, *geometry, "none", [], ""
+            x, weight, self.bias, *geometry, "none", [], ""
         )
 
     def packed_rows(self, table: bool) -> Tensor:
         """The weights as the event-driven convolution takes them."""
-        self._forget_if_changed()
-        if table not in self._packed_rows:
-            self._packed_rows[table] = pack_weight(self.weight.detach(), table)
-        return self._packed_rows[table]
+        if not isinstance(self.weight, ReadOnlyWeight):
+            return pack_weight(self.weight.detach(), table)
+        return self.weight.layout(("rows", table), lambda w: pack_weight(w, table))
 
     def as_convolution(self) -> ConvShape:
         """The geometry, for counters."""
@@ -133,13 +148,11 @@ class PackedLinear(_Packed):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, C]`` to ``[N, C']``."""
         if not self._usable(x):
-            return F.linear(x, self.weight, self.bias)
-        self._forget_if_changed()
-        if self._packed is None:
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), x.size(0))
-        return torch.ops.mkldnn._linear_pointwise(
-            x.contiguous(), self._packed, self.bias, "none", [], ""
+            return F.linear(x, plain(self.weight), self.bias)
+        weight = self.weight.layout(
+            "onednn", lambda w: torch.ops.mkldnn._reorder_linear_weight(w, x.size(0))
         )
+        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, self.bias, "none", [], "")
 
     def as_convolution(self) -> ConvShape:
         """The geometry, for counters: a convolution over no pixels."""

@@ -70,8 +70,8 @@ def why_not_read(layer: nn.Module) -> str | None:
         return f"the kernels do not know dilation {tuple(layer.dilation)}"
     if isinstance(layer.padding, str) or getattr(layer, "padding_mode", "zeros") != "zeros":
         return "the kernels know zero padding given in numbers"
-    if layer.weight[0].numel() >= MOST_INPUTS:
-        return f"{layer.weight[0].numel()} inputs of an output are too many for the kernels"
+    if layer.weight.shape[1:].numel() >= MOST_INPUTS:
+        return f"{layer.weight.shape[1:].numel()} inputs of an output are too many for the kernels"
     return why_not_parameters(layer.weight, layer.bias)
 
 
