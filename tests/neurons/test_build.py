@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event, current_thread, main_thread
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 from spikingjelly.activation_based import base as sj_base
 from spikingjelly.activation_based import neuron as sj_neuron
 from spikingjelly.activation_based import surrogate as sj_surrogate
+from spikingjelly.activation_based.neuron import BaseNode
 from torch import nn
 
 from mmspike.backbones import MetaSpikeFormer
@@ -91,14 +93,25 @@ def test_every_call_starts_at_rest_and_has_a_graph_of_its_own(cfg):
         assert torch.equal(first, torch.stack([node(step) for step in x]))
 
 
-@pytest.mark.parametrize("cfg", STATEFUL[:2], ids=str)
-def test_threads_share_a_neuron(cfg):
+@pytest.mark.parametrize("cfg", STATEFUL, ids=str)
+def test_a_call_that_another_thread_interrupts_is_at_rest(cfg):
     neuron = build_neuron(cfg)
-    inputs = [2 * torch.randn(6, 2, 4, n, n) for n in range(5, 45)]
-    expected = [neuron(x) for x in inputs]
-    with ThreadPoolExecutor(8) as pool:
-        for actual, wanted in zip(pool.map(neuron, inputs), expected, strict=True):
-            assert torch.equal(actual, wanted)
+    a, b = 2 * torch.randn(2, 6, 3, 10)
+    expected = neuron(b)
+    begun, interrupted = Event(), Event()
+
+    def pause(module, args):
+        if current_thread() is not main_thread():
+            begun.set()
+            assert interrupted.wait(10)
+
+    neuron.node.register_forward_pre_hook(pause)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(neuron, b)
+        assert begun.wait(10)
+        neuron(a)  # from beginning to end, meanwhile
+        interrupted.set()
+        assert torch.equal(call.result(), expected)
 
 
 def test_hooks_and_parameters_are_the_neurons_own():
@@ -206,6 +219,9 @@ def test_deployment_keeps_outputs_whatever_the_neuron_learnt(kind):
     for name, p in model.named_parameters():
         if name.endswith("node.w"):
             nn.init.normal_(p)  # q, k and v have each their own
+    for neuron in model.modules():
+        if isinstance(neuron, BaseNode):
+            neuron.v_threshold = 0.2  # none is silent
     images = torch.randn(2, 3, 48, 48)
     with torch.no_grad():
         for _ in range(8):
