@@ -232,7 +232,8 @@ SEGMENTATION = {
 def test_training_a_segmentor_ends_before_it_begins(case, shapes_root, maps, work):
     given, *messages = SEGMENTATION[case]
     roots = [f"{p}_dataloader.dataset.data_root={shapes_root}/" for p in ("train", "val")]
-    opts = ["--cfg-options", *roots, *(o.format(maps=maps) for o in given)]
+    few = "train_cfg.max_iters=2"  # should it begin after all
+    opts = ["--cfg-options", *roots, few, *(o.format(maps=maps) for o in given)]
     refuse("train.py", SEGMENTOR, ["--work-dir", work], opts, *messages)
 
 
