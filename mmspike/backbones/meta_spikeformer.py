@@ -180,7 +180,7 @@ class MetaSpikeFormer(BaseModule):
         time_steps: Steps T that the image is shown; not part of a checkpoint.
         in_channels: Channels of the image.
         out_indices: Maps to return: 0 the stem (stride 2), 1 to 4 the stages (4, 8, 16, 16).
-            Stages behind the last one are not computed and take no gradient. ``None`` means
+            Stages after the last one are not computed and take no gradient. ``None`` means
             ``(1, 2, 3, 4)``, and with ``decode="mean"`` one map per stride, ``(1, 2, 4)``: ordinary
             necks and anchors take each map for one of twice the stride of the one before. A warning
             tells where that is not so, except in segmentors, whose heads resize what they read.
@@ -188,7 +188,7 @@ class MetaSpikeFormer(BaseModule):
             time, which any ordinary neck or head takes.
         neuron_cfg: Config of the neurons, see :func:`mmspike.neurons.build_neuron`; ``None`` means
             the model's ``neuron_cfg``, or ``dict(type="mmspike.LIF")``.
-        attn_neuron_cfg: What the neuron behind the attention has different; ``None`` means
+        attn_neuron_cfg: What the neuron after the attention has different; ``None`` means
             ``dict(v_threshold=0.5)``, or nothing where the neuron has no threshold.
         attn_init_size: Height and width of the images that a training from scratch sees: q, k and v
             then start at the rate at which the attention, which sums over the image, neither is
@@ -338,11 +338,11 @@ class MetaSpikeFormer(BaseModule):
 
         Args:
             param_name: Name of the parameter.
-            prefix: What stands in front of the backbone's own names.
+            prefix: What the names begin with, before the backbone's own.
 
         Returns:
             Its layer, and the number of layers: the image's convolution is 0, the twelve blocks are
-            1 to 12 (a downsampling counts with the block behind it), and the last, 13, is for what
+            1 to 12 (a downsampling counts with the block after it), and the last, 13, is for what
             follows the backbone.
 
         Raises:
@@ -388,7 +388,7 @@ def _warn_of_strides(indices: tuple[int, ...], strides: list[int]) -> None:
 def _read_attn_neuron(
     change: dict[str, Any] | None, neuron_cfg: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What the neuron behind the attention has different."""
+    """What the neuron after the attention has different."""
     if change is None:
         return {"v_threshold": 0.5} if neuron_takes(neuron_cfg, "v_threshold") else {}
     of = change if "type" in change else neuron_cfg

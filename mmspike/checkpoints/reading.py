@@ -149,7 +149,7 @@ def _check_head(path: Path) -> bool:
         raise CheckpointError(
             f"checkpoint {path}: this is a pointer of Git LFS, not weights; run `git lfs pull`"
         )
-    return head[8:9] == b"{" and not head.startswith(b"PK")  # behind the length of its header
+    return head[8:9] == b"{" and not head.startswith(b"PK")  # after the length of its header
 
 
 def _read_safetensors(path: Path, map_location: Any) -> tuple[dict[str, Any], dict[str, str]]:

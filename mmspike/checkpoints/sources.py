@@ -125,7 +125,7 @@ def find_tensors(file: CheckpointFile) -> tuple[dict[str, Tensor], str | None]:
 
 
 def strip_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what distributed training, torch.compile and averaging put in front of each name."""
+    """Take off what distributed training, torch.compile and averaging put before each name."""
     for prefix in _WRAPPERS:
         rest = {key: value for key, value in tensors.items() if key not in _COUNTS}
         if rest and all(key.startswith(prefix) for key in rest):

@@ -93,7 +93,7 @@ def translate_key(key: str) -> str | None:
 
 
 def find_root(key: str) -> str | None:
-    """What stands in front of the name of a backbone tensor, published or ours.
+    """What stands before the name of a backbone tensor, published or ours.
 
     Args:
         key: Name of a tensor of any model.

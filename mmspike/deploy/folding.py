@@ -14,7 +14,7 @@ from mmspike.layers.rep_conv import RepConv
 
 
 def fold_norm(layer: nn.Module, norm: nn.Module) -> nn.Module:
-    """Fold a batch norm, in evaluation, into the layer in front of it.
+    """Fold a batch norm, in evaluation, into the layer before it.
 
     Args:
         layer: Convolution, transposed convolution or linear layer; changed in place.
@@ -43,11 +43,11 @@ class FoldedRepConv(nn.Sequential):
     """One or more RepConvs of one input as 1x1, depthwise 3x3 with zero padding, 1x1 with bias.
 
     A RepConv pads with what its first norm makes of 0. Without that norm's bias, which is moved
-    behind the depthwise convolution, this is 0.
+    after the depthwise convolution, this is 0.
 
     Args:
         modules: RepConvs with norms of running statistics; they are not changed.
-        norms: The norm behind each.
+        norms: The norm after each.
     """
 
     def __init__(self, modules: Sequence[RepConv], norms: Sequence[nn.Module]) -> None:
@@ -91,7 +91,7 @@ def fold_rep_convs(modules: Sequence[RepConv], norms: Sequence[nn.Module]) -> nn
 
     Args:
         modules: RepConvs; they are not changed.
-        norms: The norm behind each.
+        norms: The norm after each.
 
     Returns:
         A convolution with bias, whose outputs are those of the modules, one after the other.

@@ -49,7 +49,7 @@ def switch_to_deploy(
 ) -> DeployReport:
     """Fold a trained model for inference, in place; its outputs stay the same, to rounding.
 
-    Norms go into the weights in front of them; q, k and v are computed in one pass; RepConv loses
+    Norms go into the weights before them; q, k and v are computed in one pass; RepConv loses
     its norms and its border. On a CPU, weights are laid out for it and maps lie in channels-last
     memory. What it does not know is left as it is. The model cannot be trained any more. Its state
     dict is no longer that of the config, and is marked: a model that was switched the same way

@@ -67,7 +67,7 @@ class SpikeRPNHead(RPNHead):
         return super().forward(x)
 
     def forward_single(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict on one level, ``[T, B, C, H, W]`` behind the shared convolutions.
+        """Predict on one level, ``[T, B, C, H, W]`` after the shared convolutions.
 
         Predictions are float32 at least, under autocast too: mmcv's NMS on a CPU takes no halves.
         """

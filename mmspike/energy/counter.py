@@ -224,7 +224,7 @@ class EnergyCounter:
         self._tracker[spikes] = provenance
         if not self.neurons and self.layers and steps > 1 and spikes.dim() > 1:
             image = next(iter(self.layers.values()))
-            if image.input_shape[0] == steps * spikes.size(1):  # repeated before, not behind it
+            if image.input_shape[0] == steps * spikes.size(1):  # repeated before it, not after
                 self._image_steps = steps
                 image.macs /= steps
         row = self.neurons.setdefault(name, NeuronRow(name, levels_of(neuron) or 1))

@@ -26,7 +26,7 @@ def time_steps_of(neuron: nn.Module, spikes: Tensor) -> int:
 
 
 def add_per_step(total: list[float], more: Sequence[float]) -> list[float]:
-    """Add two sequences of one number per step; the shorter one has zeros behind."""
+    """Add two sequences of one number per step; the shorter one is filled up with zeros."""
     steps = max(len(total), len(more))
     padded = [[*x, *[0.0] * (steps - len(x))] for x in (total, more)]
     return [a + b for a, b in zip(*padded, strict=True)]

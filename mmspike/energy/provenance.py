@@ -270,7 +270,7 @@ def _reduce(
 def _axis_of_view(
     op: Any, args: Sequence[Any], x: Tensor, p: Provenance, out: Tensor
 ) -> int | None:
-    """Where the time axis lies behind a view."""
+    """Where the time axis lies after a view."""
     axis, dim = p.time_axis, x.dim()
     if axis is None:
         return None

@@ -21,7 +21,7 @@ class LayerRow:
     """One layer, summed over all its calls and images.
 
     Attributes:
-        name: Name of the module; a second product in one module has `` #2`` behind.
+        name: Name of the module; a second product in one module ends in `` #2``.
         module: Name of the module.
         kind: ``conv``, ``dwconv``, ``deconv``, ``linear``, ``matmul``, ``RepConv as conv`` ...
         input_shape: Shape of what it reads in its first call, time steps folded in.

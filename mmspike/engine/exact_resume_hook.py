@@ -43,7 +43,7 @@ class ExactResumeHook(Hook):
     def __init__(self) -> None:
         self._saved: dict | None = None
         self._batches: SeededBatches | None = None
-        self._done = 0  # batches of the first epoch that a resumed run has behind it
+        self._done = 0  # batches of the first epoch that a resumed run has done already
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep what the checkpoint holds for this hook."""

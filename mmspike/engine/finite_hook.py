@@ -45,7 +45,7 @@ class FiniteHook(Hook):
     With a loss scaler, a gradient that is not finite is no error: the scaler skips the step, and
     tries a smaller scale. It is one if that does not help ``max_skipped`` times in a row.
 
-    It comes behind mmengine's ``EMAHook`` and in front of its ``CheckpointHook``.
+    It runs after mmengine's ``EMAHook`` and before its ``CheckpointHook``.
 
     Args:
         ignore: What the names of parameters and buffers start with that may be infinite, such as

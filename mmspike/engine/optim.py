@@ -83,7 +83,7 @@ class LayerDecayConstructor(MergedGroupsConstructor):
 
     A parameter in layer ``i`` of ``n`` learns at ``layer_decay_rate ** (n - 1 - i)`` of the rate it
     would have otherwise. Layers are counted by the backbone (``get_layer_depth``): its first layer
-    is 0, and the ``n - 1``-th is everything behind it, at the full rate.
+    is 0, and the ``n - 1``-th is everything after it, at the full rate.
 
     Source: "ELECTRA" (arXiv 2003.10555), appendix A; "BEiT" (arXiv 2106.08254), section 3.
 

@@ -2,7 +2,7 @@
 
 Modules ask :func:`run` or :func:`attend` once per call, and run plainly where the answer is
 ``None``. Inside, one engine a device (``cpu/``) takes tensors and gives tensors; ``memory.py``
-keeps spikes as bytes where there is no other. Nothing outside looks behind this door.
+keeps spikes as bytes where there is no other. Nothing outside looks past this door.
 """
 
 from mmspike.fused.checkpoint import checkpointed

@@ -1,6 +1,6 @@
 """The only place that folds, unfolds, repeats and averages the time axis.
 
-A spike sequence is ``[T, B, C, H, W]`` (or ``[T, N, C]`` behind a linear layer), time first.
+A spike sequence is ``[T, B, C, H, W]`` (or ``[T, N, C]`` after a linear layer), time first.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def per_step(fn: Callable[[Tensor], Tensor], x_seq: Tensor) -> Tensor:
 
 
 def fold_time(x_seq: Tensor) -> Tensor:
-    """Put the images of all steps behind one another: ``[T, B, ...]`` to ``[T * B, ...]``."""
+    """Put the images of all steps one after the other: ``[T, B, ...]`` to ``[T * B, ...]``."""
     if x_seq.size(0) == 1:
         return x_seq.squeeze(0)  # of one image, flattening would spoil the strides, see below
     return x_seq.flatten(0, 1)

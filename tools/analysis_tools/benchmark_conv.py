@@ -1,7 +1,7 @@
 """Time convolutions and attention that follow the spikes against torch's dense ones, by rate.
 
 On a CPU with the compiled kernels. Every line times, interleaved, on maps of the 15M backbone: the
-convolution forward, as the training path runs it; forward with the neuron behind it, as a deployed
+convolution forward, as the training path runs it; forward with the neuron after it, as a deployed
 model runs both; the gradient of the weights; that of the inputs, where it is not torch's. Ratios
 are against plain torch: floats in channels-last memory, weights as they are, the backend "eager" of
 the neuron. The way that the model takes forward is "bits" (rows of weights are added up spike by

@@ -2,7 +2,7 @@
 
 Ratios are against the reference (backend "torch"). The last column compares with a copy of the
 bytes that forward and backward must touch: the input twice, spikes, their gradient, the input's.
-On a CPU, a second table has batch norms in training, alone and with a neuron behind them, against
+On a CPU, a second table has batch norms in training, alone and with a neuron after them, against
 torch's norm and the reference.
 """
 

@@ -23,7 +23,7 @@ class EagerLIF(LIFNode):
 def make_eager(model: nn.Module) -> nn.Module:
     """Turn a model into its plain implementation, in place.
 
-    Neurons are spikingjelly's own, the image is repeated T times in front of the backbone, and
+    Neurons are spikingjelly's own, the image is repeated T times before the backbone, and
     nothing is folded. It computes the same.
 
     Args:

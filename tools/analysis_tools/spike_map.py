@@ -1,7 +1,7 @@
 """Show where in an image a network spikes: a picture per stage and time step.
 
 Every panel is the mean firing rate over the channels and neurons of one part of the network, at
-the finest of its resolutions. Neurons behind a linear layer, and those of RoIs, have no place in
+the finest of its resolutions. Neurons after a linear layer, and those of RoIs, have no place in
 the image and are left out.
 """
 

@@ -100,7 +100,7 @@ def check_masks(cfg: dict[str, Any], leaves: list[Leaf], report: Report) -> None
 
 
 def check_strides(cfg: dict[str, Any], report: Report) -> None:
-    """Compare the strides of a spiking backbone behind a neck with those that the heads expect.
+    """Compare the strides of a spiking backbone under a neck with those that the heads expect.
 
     Detectors and segmentors of ours are checked when they are built. In others of the hosts' a
     wrong stride is no error: anchors and RoIs lie elsewhere than the features that they read.

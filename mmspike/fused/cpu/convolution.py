@@ -42,7 +42,7 @@ TABLE_SPIKES = 256
 a stride leaves pixels out."""
 
 WINOGRAD_PIXELS = 1024
-"""Pixels of all images from which on minimal filtering of the inputs' gradient pays for the values
+"""Pixels of all images from which on Winograd's algorithm pays in the inputs' gradient for the values
 of the filters, which are four times as many as the weights."""
 
 

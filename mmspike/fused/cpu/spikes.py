@@ -135,7 +135,7 @@ def _channels_last(x_seq: Tensor) -> Tensor:
 
 
 def _dense(x_seq: Tensor) -> Tensor:
-    """``x_seq`` with its steps one behind the other in memory, each as it lies."""
+    """``x_seq`` with its steps one after the other in memory, each as it lies."""
     if x_seq.size(0) == 1 or x_seq.stride(0) == x_seq[0].numel():
         return x_seq
     return _channels_last(x_seq.clone(memory_format=torch.contiguous_format))

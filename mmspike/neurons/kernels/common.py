@@ -36,7 +36,7 @@ def is_dense_per_step(x_seq: Tensor) -> bool:
 
 
 def empty_like_steps(x_seq: Tensor) -> Tensor:
-    """An empty tensor whose steps are laid out as those of ``x_seq``, one behind the other."""
+    """An empty tensor whose steps are laid out as those of ``x_seq``, one after the other."""
     if x_seq.dim() < 2:
         return torch.empty_like(x_seq)
     strides = (x_seq[0].numel(), *x_seq.stride()[1:])
