@@ -42,8 +42,8 @@ TABLE_SPIKES = 256
 a stride leaves pixels out."""
 
 WINOGRAD_PIXELS = 1024
-"""Pixels of all images from which on Winograd's algorithm pays in the inputs' gradient for the values
-of the filters, which are four times as many as the weights."""
+"""Pixels of all images from which on Winograd's algorithm pays in the inputs' gradient: it
+transforms the weights, to four times as many numbers, in every call."""
 
 
 def convolve(layer: nn.Module, spikes: Spikes) -> Tensor:
