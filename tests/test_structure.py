@@ -27,10 +27,22 @@ MAY_IMPORT = {  # rooms that a room's files may import; every room may import it
     "det": ("layers", "neurons", "fused", "registry"),
     "seg": ("layers", "necks", "neurons", "fused", "registry", "energy", "checkpoints"),
     "deploy": ("layers", "neurons", "fused", "backbones"),
-    "engine": ("energy", "checkpoints", "registry", "deploy", "fused", "native", "datasets"),
+    "engine": (
+        "layers",
+        "energy",
+        "checkpoints",
+        "registry",
+        "deploy",
+        "fused",
+        "native",
+        "datasets",
+    ),
 }
 LONGER_FILES = {
-    "backbones/meta_spikeformer.py": "one architecture, read from top to bottom",
+    "backbones/meta_spikeformer.py": "half of it is the docstrings of one class",
+    "energy/counter.py": "one class that follows a model while it runs",
+    "energy/provenance.py": "a table of operators, and one rule for each kind of them",
+    "native/conv.py": "one call after the other, of four lines each",
 }
 LONGER_FUNCTIONS: dict[str, str] = {}
 
@@ -92,7 +104,7 @@ def test_length(path):
     name = str(path.relative_to(PACKAGE))
     text = path.read_text()
     if name not in LONGER_FILES:
-        assert text.count("\n") <= 310, "split it, or say here why not"
+        assert text.count("\n") <= 250, "split it, or say here why not"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body

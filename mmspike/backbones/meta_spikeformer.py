@@ -8,36 +8,33 @@ depth is really applied.
 
 from __future__ import annotations
 
-import logging
-import math
 import re
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike import fused
-from mmspike.archs import META_SPIKEFORMER, META_SPIKEFORMER_DEPTHS, Arch
-from mmspike.backbones.arguments import check_arguments
+from mmspike.archs import Arch
+from mmspike.backbones.arguments import (
+    check,
+    check_arguments,
+    read_arch,
+    read_attn_neuron,
+    read_init_pixels,
+    read_with_cp,
+    warn_of_strides,
+)
+from mmspike.backbones.blocks import Block, ChannelMLP, SepConv, Stage, Stem
 from mmspike.checkpoints.loading import init_weights
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.checks import is_doubling
-from mmspike.layers.conv import (
-    ONE_SIGMA_RATE,
-    SpikeLayer,
-    build_norm,
-    spike_conv,
-    spread_biases,
-)
-from mmspike.layers.drop import DropPath
-from mmspike.layers.rep_conv import DepthwisePointwise
-from mmspike.layers.time import mean_over_time, repeat_over_time
-from mmspike.neurons import build_neuron, neuron_takes
+from mmspike.layers.conv import ONE_SIGMA_RATE, spike_conv, spread_biases
+from mmspike.layers.time import mean_over_time
+from mmspike.neurons import build_neuron
 from mmspike.registry import MODELS
 
 STRIDES = (2, 2, 2, 2, 1)
@@ -46,127 +43,6 @@ ATTN_STRIDE = 16
 """Stride of the maps of both stages with attention."""
 CONV_STAGES = 3
 """The stem and the first two stages have convolutional blocks; those after have attention."""
-
-
-class SepConv(nn.Sequential):
-    """Inverted separable convolution: 1x1 to twice the channels, depthwise 7x7, 1x1 back.
-
-    Source: arXiv 2404.03663, section 3.2.
-
-    Args:
-        channels: Input and output channels.
-        norm_cfg: Config of the norms.
-        neuron_cfg: Config of the neurons.
-    """
-
-    def __init__(
-        self, channels: int, norm_cfg: dict[str, Any], neuron_cfg: dict[str, Any] | None
-    ) -> None:
-        common = {"norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
-        wide = 2 * channels
-        super().__init__(
-            spike_conv(channels, wide, 1, init_rate=ONE_SIGMA_RATE, **common),
-            SpikeLayer(
-                DepthwisePointwise(wide, channels, 7), build_norm(norm_cfg, channels), neuron_cfg
-            ),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
-        y = fused.run(self, x)
-        if y is not None:
-            return y
-        widen, separable = self
-        x = widen(x)  # [T, B, 2 C, H, W]
-        return separable(x)  # [T, B, C, H, W]
-
-
-class ChannelMLP(nn.Sequential):
-    """Two spiking convolutions with four times the channels between them.
-
-    Args:
-        channels: Input and output channels.
-        kernel_size: 3 without bias in a convolutional block, 1 with bias after attention.
-        norm_cfg: Config of the norms.
-        neuron_cfg: Config of the neurons.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        kernel_size: int,
-        norm_cfg: dict[str, Any],
-        neuron_cfg: dict[str, Any] | None,
-    ) -> None:
-        common = {"bias": kernel_size == 1, "norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
-        super().__init__(
-            spike_conv(channels, 4 * channels, kernel_size, init_rate=ONE_SIGMA_RATE, **common),
-            spike_conv(4 * channels, channels, kernel_size, **common),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
-        y = fused.run(self, x)
-        if y is not None:
-            return y
-        widen, narrow = self
-        x = widen(x)  # [T, B, 4 C, H, W]
-        return narrow(x)  # [T, B, C, H, W]
-
-
-class Block(nn.Module):
-    """Two residual branches on membrane potentials: one mixes pixels, one mixes channels."""
-
-    def __init__(self, mixer: nn.Module, mlp: nn.Module, drop_path: float) -> None:
-        super().__init__()
-        self.mixer = mixer
-        self.mlp = mlp
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
-        x = x + self.drop_path(self.mixer(x))
-        return x + self.drop_path(self.mlp(x))
-
-
-class Stage(nn.Module):
-    """Downsampling, then blocks of one width."""
-
-    def __init__(self, downsample: SpikeLayer, blocks: Sequence[Block]) -> None:
-        super().__init__()
-        self.downsample = downsample
-        self.blocks = nn.ModuleList(blocks)
-
-    def forward(self, x: Tensor, with_cp: bool = False) -> Tensor:
-        """Map ``[T, B, C, H, W]`` to ``[T, B, C', H', W']``.
-
-        Args:
-            x: Membrane potentials.
-            with_cp: Whether each block is checkpointed.
-        """
-        return self.run_blocks(self.downsample(x), with_cp)
-
-    def run_blocks(self, x: Tensor, with_cp: bool) -> Tensor:
-        """Run the blocks alone."""
-        for block in self.blocks:
-            x = fused.checkpointed(block, x) if with_cp else block(x)
-        return x
-
-
-class Stem(Stage):
-    """The first stage, which reads the image: a convolution without a neuron before it.
-
-    The image is the same at every step, and so is what the convolution makes of it.
-    """
-
-    def __init__(self, downsample: SpikeLayer, blocks: Sequence[Block], time_steps: int) -> None:
-        super().__init__(downsample, blocks)
-        self.time_steps = time_steps
-
-    def forward(self, img: Tensor, with_cp: bool = False) -> Tensor:
-        """Map images ``[B, C, H, W]`` to ``[T, B, C', H', W']``; see :meth:`Stage.forward`."""
-        x = self.downsample(img.unsqueeze(0))  # [1, B, C', H', W']
-        return self.run_blocks(repeat_over_time(x[0], self.time_steps), with_cp)
 
 
 @MODELS.register_module()
@@ -236,24 +112,19 @@ class MetaSpikeFormer(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_arguments(arch, in_channels, out_indices, frozen_stages, drop_path_rate, norm_cfg)
-        size = _read_arch(arch)
+        size = read_arch(arch, len(STRIDES))
         self.depths = size.depths
         ok = type(time_steps) is int and time_steps >= 1
-        _check("time_steps", time_steps, ok, "a whole number of at least 1")
-        self.decode = _check("decode", decode, decode in (None, "mean"), "None or 'mean'")
+        check("time_steps", time_steps, ok, "a whole number of at least 1")
+        self.decode = check("decode", decode, decode in (None, "mean"), "None or 'mean'")
         if out_indices is None:
             out_indices = (1, 2, 4) if decode else (1, 2, 3, 4)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
-        attn_neuron_cfg = _read_attn_neuron(attn_neuron_cfg, neuron_cfg)
-        init_pixels = None
-        if attn_init_size is not None:
-            sizes = attn_init_size if isinstance(attn_init_size, list | tuple) else ()
-            ok = len(sizes) == 2 and all(type(n) is int and n > 0 for n in sizes)
-            _check("attn_init_size", attn_init_size, ok, "None or (height, width)")
-            init_pixels = math.prod(math.ceil(n / ATTN_STRIDE) for n in attn_init_size)
+        attn_neuron_cfg = read_attn_neuron(attn_neuron_cfg, neuron_cfg)
+        init_pixels = read_init_pixels(attn_init_size, ATTN_STRIDE)
         self.norm_eval = norm_eval
-        self.stages_with_cp = _read_with_cp(with_cp)
+        self.stages_with_cp = read_with_cp(with_cp, len(STRIDES))
         self.stages = _build_stages(
             size,
             time_steps,
@@ -267,7 +138,7 @@ class MetaSpikeFormer(BaseModule):
         strides = list(accumulate(STRIDES, lambda a, b: a * b))
         self.out_strides = [strides[i] for i in self.out_indices]
         if decode is not None and not is_doubling(self.out_strides):
-            _warn_of_strides(self.out_indices, self.out_strides)
+            warn_of_strides(self.out_indices, self.out_strides)
         self._freeze()
 
     @property
@@ -363,69 +234,6 @@ class MetaSpikeFormer(BaseModule):
             stage.eval().requires_grad_(False)
         for stage in self.stages[max(self.out_indices) + 1 :]:  # which nothing reads
             stage.eval().requires_grad_(False)
-
-
-def _check(name: str, value: Any, ok: bool, expected: str) -> Any:
-    if not ok:
-        raise ValueError(f"MetaSpikeFormer: {name} must be {expected}, got {value!r}")
-    return value
-
-
-def _warn_of_strides(indices: tuple[int, ...], strides: list[int]) -> None:
-    scope = DefaultScope.get_current_instance()
-    if scope is not None and scope.scope_name == "mmseg":  # whose heads resize what they read
-        return
-    print_log(
-        f"MetaSpikeFormer: out_indices={indices} give maps of strides {strides}. An ordinary neck, "
-        "such as mmdet's FPN, takes each for twice the stride of the one before, and its levels do "
-        "not lie where the anchors of RetinaNet, Faster R-CNN or Cascade R-CNN are; "
-        "out_indices=(1, 2, 4) gives strides 4, 8, 16",
-        "current",
-        level=logging.WARNING,
-    )
-
-
-def _read_attn_neuron(
-    change: dict[str, Any] | None, neuron_cfg: dict[str, Any] | None
-) -> dict[str, Any]:
-    """What the neuron after the attention has different."""
-    if change is None:
-        return {"v_threshold": 0.5} if neuron_takes(neuron_cfg, "v_threshold") else {}
-    of = change if "type" in change else neuron_cfg
-    for name in set(change) - {"type"}:
-        ok = neuron_takes(of, name)
-        _check("attn_neuron_cfg", change, ok, f"what the neuron takes, which has no {name!r}")
-    return change
-
-
-def _read_arch(arch: str | dict[str, Any]) -> Arch:
-    """The size that ``arch`` names."""
-    keys = {"embed_dims", "num_heads"}
-    if isinstance(arch, dict) and keys <= set(arch) <= {*keys, "depths"}:
-        read = Arch(**{**arch, "embed_dims": tuple(arch["embed_dims"])})
-    else:
-        read = META_SPIKEFORMER.get(arch) if isinstance(arch, str) else None
-    expected = (
-        f"one of {sorted(META_SPIKEFORMER)} or dict(embed_dims=[4 widths], num_heads=..., "
-        f"depths={META_SPIKEFORMER_DEPTHS})"
-    )
-    ok = read is not None and len(read.embed_dims) == 4 and len(read.depths) == len(STRIDES)
-    _check("arch", arch, ok, expected)
-    _check(
-        "arch", arch, read.embed_dims[0] % 2 == 0, "of an even first width, which the stem halves"
-    )
-    return read
-
-
-def _read_with_cp(with_cp: bool | Sequence[int]) -> frozenset[int]:
-    """The stages whose blocks are checkpointed."""
-    if isinstance(with_cp, bool):
-        return frozenset(range(len(STRIDES)) if with_cp else ())
-    ok = isinstance(with_cp, Sequence) and all(
-        type(i) is int and 0 <= i < len(STRIDES) for i in with_cp
-    )
-    _check("with_cp", with_cp, ok, "a bool, or a sequence of stages from 0 (the stem) to 4")
-    return frozenset(with_cp)
 
 
 def _build_stages(

@@ -7,7 +7,8 @@ from typing import Any
 from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 
-from mmspike.backbones.meta_spikeformer import MetaSpikeFormer, Stage
+from mmspike.backbones import MetaSpikeFormer
+from mmspike.backbones.blocks import Stage
 from mmspike.neurons import LIF
 
 
