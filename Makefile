@@ -54,8 +54,9 @@ SANITIZED := build/sanitize
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-psabi
 sanitize: install
 	rm -rf $(SANITIZED)
-	CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(BIN)/python setup.py -q build_ext --build-lib $(SANITIZED) \
-	    --build-temp $(SANITIZED)
+	CFLAGS="$(SANITIZE)" CXXFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(BIN)/python setup.py -q build_ext \
+	    --build-lib $(SANITIZED) --build-temp $(SANITIZED)
+	grep -q __asan_report $(SANITIZED)/mmspike/native/_kernels*  # or the flags were not taken
 	export MMSPIKE_KERNELS=$$(echo $(CURDIR)/$(SANITIZED)/mmspike/native/_kernels*) MMSPIKE_REQUIRE_KERNELS=1 \
 	    OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) && \
 	$(BIN)/python -m pytest -q tests/native tests/neurons/test_kernels.py tests/layers/test_norm.py \

@@ -22,26 +22,27 @@ static void attention(const uint8_t* bits, float* out, int64_t steps, int64_t im
 #pragma omp parallel num_threads(threads)
     {
         Floats kv, sums;
-        std::vector<uint16_t> first(depth), second(depth);
+        std::vector<uint16_t> rows(depth), columns(depth);  // of k^T v
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < images * heads; task++) {
             const int64_t image = task / heads, head = task % heads;
+            const int64_t first = in.begin(image) + head * depth;
             kv.zero(depth * wide);
             for (int64_t i = 0; i < pixels; i++) {
-                const int64_t at = in.begin(image) + i * 3 * channels + head * depth;
-                const int n = list_range(bits, at + channels, depth, first.data());
-                if (!n) continue;
-                const int m = list_range(bits, at + 2 * channels, depth, second.data());
-                for (int a = 0; a < n; a++)
-                    for (int b = 0; b < m; b++) kv.data[first[a] * wide + second[b]] += 1.0f;
+                const int64_t q = first + i * 3 * channels;
+                const int row_count = list_range(bits, q + channels, depth, rows.data());
+                if (!row_count) continue;
+                const int column_count = list_range(bits, q + 2 * channels, depth, columns.data());
+                for (int a = 0; a < row_count; a++)
+                    for (int b = 0; b < column_count; b++) kv.data[rows[a] * wide + columns[b]] += 1.0f;
             }
             for (int64_t i = 0; i < pixels; i++) {
-                const int64_t at = in.begin(image) + i * 3 * channels + head * depth;
-                const int n = list_range(bits, at, depth, first.data());
+                const int64_t q = first + i * 3 * channels;
+                const int row_count = list_range(bits, q, depth, rows.data());
                 sums.zero(wide);
-                for (int a = 0; a < n; a++)
+                for (int a = 0; a < row_count; a++)
                     for (int j = 0; j < wide; j += LANES)
-                        store(sums.data + j, load(sums.data + j) + load(kv.data + first[a] * wide + j));
+                        store(sums.data + j, load(sums.data + j) + load(kv.data + rows[a] * wide + j));
                 float* to = out + (image * pixels + i) * channels + head * depth;
                 for (int j = 0; j < depth; j++) to[j] = sums.data[j] * scale;
             }

@@ -25,7 +25,12 @@ static void unpack(const uint8_t* bits, float* spikes, int64_t n, int64_t steps,
     }
 }
 
-// Up to 16 bits from the one numbered from.
+// Up to 16 bits from the one numbered from; whole bytes of them.
+static inline int few_bytes(const uint8_t* bits, int64_t from, int count) {
+    bits += from >> 3;
+    return count > 8 ? bits[0] | bits[1] << 8 : bits[0];
+}
+// The same, wherever they begin and end.
 static inline int few_bits(const uint8_t* bits, int64_t from, int count) {
     bits += from / 8;
     const int shift = int(from % 8), end = shift + count;
@@ -35,18 +40,24 @@ static inline int few_bits(const uint8_t* bits, int64_t from, int count) {
     return set >> shift & ((1 << count) - 1);
 }
 
-// The bits from the one numbered from, as bytes that begin with it and end in zeros: where they lie, or, if
-// they begin or end within a byte, copied to room.
-static inline const uint8_t* bytes_from(const uint8_t* bits, int64_t from, int64_t count, uint8_t* room) {
+// The bits from the one numbered from, copied to room so that they begin with a byte and end in zeros.
+__attribute__((noinline)) static const uint8_t* copy_bits(const uint8_t* bits, int64_t from, int64_t count,
+                                                          uint8_t* room) {
     bits += from / 8;
     const int shift = int(from % 8), rest = int(count % 8);
-    if (shift == 0 && rest == 0) return bits;
     const int64_t bytes = (count + 7) / 8, last = (shift + count - 1) / 8;  // the last that is read
     for (int64_t i = 0; i < std::min(bytes, last); i++)
         room[i] = uint8_t(bits[i] >> shift | bits[i + 1] << (8 - shift));
     if (last < bytes) room[last] = uint8_t(bits[last] >> shift);
     if (rest) room[bytes - 1] &= uint8_t((1 << rest) - 1);
     return room;
+}
+
+// The bits of a pixel, of which the first is the one numbered bit: where they lie, if all pixels begin and
+// end with a byte, or else a copy.
+static inline const uint8_t* bits_of_pixel(const uint8_t* bits, int64_t bit, int64_t channels,
+                                           uint8_t* room) {
+    return channels % 8 == 0 ? bits + (bit >> 3) : copy_bits(bits, bit, channels, room);
 }
 
 // Write the places of the bits that are set, plus base; up to 7 more numbers after them are overwritten.

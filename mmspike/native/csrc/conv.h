@@ -32,39 +32,43 @@ struct Tile {
 // sums [steps, size, N vectors]: bias, and the rows of w where there are spikes. The last additions go to
 // out instead, if it is there, where a pixel lies stride floats after the one before.
 template <int N, bool FETCH>
-static void add_up(const Spikes& s, const Conv& c, const Tile& tile, const float* w, const float* bias,
+static void add_up(const Spikes& spikes, const Conv& c, const Tile& tile, const float* w, const float* bias,
                    float* sums, float* out, int64_t stride) {
     const int64_t rows = rows_of_tap(c), shift = shift_of(c), width = N * LANES;
-    const int64_t all = c.kernel_width * s.groups;
-    const int64_t above = tile.y * c.stride_height - c.pad_height, next = c.stride_width * s.groups;
-    const int64_t from = std::max<int64_t>(0, -above), to = std::min(c.kernel_height, c.height - above);
-    for (int64_t ky = from; ky < to; ky++)
-        for (int64_t g = 0; g < all; g += s.at_once) {
-            const bool begins = ky == from && g == 0, ends = ky == to - 1 && g + s.at_once >= all;
-            const int64_t behind = std::min(s.at_once, all - g), left = tile.x * c.stride_width - c.pad_width;
-            for (int64_t t = 0; t < tile.steps; t++) {
-                const int* start = &s.starts[(t * s.height + above + ky - tile.top) * s.across +
-                                             tile.x * next + g];
-                const float* shifted = w + (ky * c.kernel_width * rows - left * shift) * width;
-                float* sum = sums + t * tile.size * width;
+    const int64_t first_y = tile.y * c.stride_height - c.pad_height;
+    const int64_t first_x = tile.x * c.stride_width - c.pad_width;
+    const int64_t first_ky = std::max<int64_t>(0, -first_y);
+    const int64_t end_ky = std::min(c.kernel_height, c.height - first_y);
+    const int64_t all_groups = c.kernel_width * spikes.groups, next_pixel = c.stride_width * spikes.groups;
+    for (int64_t ky = first_ky; ky < end_ky; ky++)
+        for (int64_t group = 0; group < all_groups; group += spikes.groups_at_once) {
+            const int64_t groups = std::min(spikes.groups_at_once, all_groups - group);
+            const bool begins = ky == first_ky && group == 0;
+            const bool ends = ky == end_ky - 1 && group + groups == all_groups;
+            const float* weights = w + (ky * c.kernel_width * rows - first_x * shift) * width;
+            for (int64_t step = 0; step < tile.steps; step++) {
+                const int64_t row = step * spikes.rows + first_y + ky - tile.top;
+                const int* starts = &spikes.starts[row * spikes.starts_of_row + tile.x * next_pixel + group];
+                float* sum = sums + step * tile.size * width;
                 for (int64_t i = 0; i < tile.size; i++) {
-                    const int a = start[i * next], b = start[i * next + behind];
-                    add_rows<N, FETCH>(shifted - i * c.stride_width * shift * width, &s.list[a], b - a,
-                                       begins ? bias : sum + i * width,
+                    const int begin = starts[i * next_pixel], end = starts[i * next_pixel + groups];
+                    add_rows<N, FETCH>(weights - i * c.stride_width * shift * width, &spikes.list[begin],
+                                       end - begin, begins ? bias : sum + i * width,
                                        ends && out ? out + i * stride : sum + i * width);
                 }
             }
         }
-    if (from >= to)  // nothing but padding
+    if (first_ky >= end_ky)  // nothing but padding
         for (int64_t i = 0; i < tile.steps * tile.size; i++)
             std::memcpy(out ? out + i * stride : sums + i * width, bias, width * sizeof(float));
 }
 
 template <int N>
-static void add_up(const Spikes& s, const Conv& c, const Tile& tile, const float* w, const float* bias,
+static void add_up(const Spikes& spikes, const Conv& c, const Tile& tile, const float* w, const float* bias,
                    float* sums, float* out, int64_t stride) {
-    const bool cached = s.at_once * rows_of_tap(c) / s.groups * N * LANES <= 3 * CACHED;
-    (cached ? add_up<N, false> : add_up<N, true>)(s, c, tile, w, bias, sums, out, stride);
+    const int64_t rows_at_once = spikes.groups_at_once * rows_of_tap(c) / spikes.groups;
+    const bool cached = rows_at_once * N * LANES <= 3 * CACHED;
+    (cached ? add_up<N, false> : add_up<N, true>)(spikes, c, tile, w, bias, sums, out, stride);
 }
 
 typedef void (*AddUp)(const Spikes&, const Conv&, const Tile&, const float*, const float*, float*, float*,
@@ -72,22 +76,22 @@ typedef void (*AddUp)(const Spikes&, const Conv&, const Tile&, const float*, con
 static const AddUp add_up_of[] = {nullptr,   add_up<1>, add_up<2>, add_up<3>, add_up<4>,
                                   add_up<5>, add_up<6>, add_up<7>, add_up<8>};
 
-// The spikes, as bits, of the neurons of a pixel, which read sums [steps, channels], each step step floats
-// after the one before. The bits of a step begin next bytes after those of the step before. Returns
-// their number.
+// The spikes, as bits, of the neurons of a pixel, which read sums [steps, channels]; sums of a step lie
+// next_sums floats after those of the step before, bits next_bits bytes. Returns their number.
 template <bool PUBLISHED>
-static inline int64_t fire(Neuron<float, PUBLISHED> neuron, const float* sums, int64_t steps, int64_t step,
-                           int channels, uint8_t* bits, int64_t next) {
+static inline int64_t fire(Neuron<float, PUBLISHED> neuron, const float* sums, int64_t steps,
+                           int64_t next_sums, int channels, uint8_t* bits, int64_t next_bits) {
     constexpr int WORDS = BLOCK / 64;
-    VF v[BLOCK / LANES];
+    VF potentials[BLOCK / LANES];
     int64_t fired = 0;
-    for (int64_t t = 0; t < steps; t++, sums += step, bits += next) {
+    for (int64_t t = 0; t < steps; t++, sums += next_sums, bits += next_bits) {
         uint64_t words[WORDS] = {};
-        for (int c = 0; c < channels; c += LANES) {
-            const VF x = load(sums + c);
-            const VF h = t ? neuron.charge(v[c / LANES], x) : neuron.charge(x);
-            v[c / LANES] = neuron.reset(h);
-            words[c / 64] |= uint64_t(bits_of(h >= neuron.threshold)) << c % 64;
+        for (int channel = 0; channel < channels; channel += LANES) {
+            VF& potential = potentials[channel / LANES];
+            const VF input = load(sums + channel);
+            const VF charged = t ? neuron.charge(potential, input) : neuron.charge(input);
+            potential = neuron.reset(charged);
+            words[channel / 64] |= uint64_t(bits_of(charged >= neuron.threshold)) << channel % 64;
         }
         for (int i = 0; i < WORDS; i++) {
             const int left = std::min(64, channels - 64 * i);
@@ -103,40 +107,38 @@ static inline int64_t fire(Neuron<float, PUBLISHED> neuron, const float* sums, i
     return fired;
 }
 
-// The outputs of rows y0 to y1, block by block, so that a block of weights stays in the cache. first is
-// the number of the first pixel, next how many there are to a step, and top the first row of the input in
-// the lists. Returns the number of spikes, where neurons fire.
+// The outputs of rows y0 to y1, block by block, so that a block of weights stays in the cache. first_pixel
+// is the number of the first pixel, step_pixels how many there are to a step, and top the first row of the
+// input in the lists. Returns the number of spikes, where neurons fire.
 template <bool PUBLISHED>
-static int64_t convolve_rows(const Spikes& s, const float* packed, const float* bias, const Sink& sink,
-                             const Conv& c, int64_t first, int64_t next, int64_t y0, int64_t y1, int64_t top) {
-    alignas(64) float start[BLOCK], room[TILE * BLOCK];
-    const int64_t most = std::max<int64_t>(1, TILE / sink.steps);
-    Floats many;
-    if (sink.steps > TILE) many.zero(sink.steps * BLOCK);
-    float* sums = sink.steps > TILE ? many.data : room;
+static int64_t convolve_rows(const Spikes& spikes, const float* packed, const float* bias, const Sink& sink,
+                             const Conv& c, int64_t first_pixel, int64_t step_pixels, int64_t y0, int64_t y1,
+                             int64_t top) {
+    alignas(64) float start[BLOCK], few_sums[TILE * BLOCK];
+    const int64_t tile_pixels = std::max<int64_t>(1, TILE / sink.steps);
+    Floats many_sums;
+    if (sink.steps > TILE) many_sums.zero(sink.steps * BLOCK);
+    float* sums = sink.steps > TILE ? many_sums.data : few_sums;
     const Neuron<float, PUBLISHED> neuron(sink.neuron ? *sink.neuron : LIF());
     int64_t fired = 0;
     for (int64_t block = 0; block < blocks_of(c); block++) {
         const int vectors = vectors_of(c, block), width = vectors * LANES;
         const int channels = int(std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK));
-        const float* w = packed + offset_of(c, block);
+        const float* weights = packed + offset_of(c, block);
         for (int i = 0; i < BLOCK; i++) start[i] = bias && i < channels ? bias[block * BLOCK + i] : 0.0f;
         for (int64_t y = y0; y < y1; y++)
-            for (int64_t x = 0; x < c.out_width; x += most) {
-                const Tile tile{y, x, std::min(most, c.out_width - x), sink.steps, top};
-                const int64_t pixel = first + (y - y0) * c.out_width + x;
-                const int64_t at = pixel * c.out_channels + block * BLOCK;
-                float* out = sink.bits || channels < width ? nullptr : sink.out + at;
-                add_up_of[vectors](s, c, tile, w, start, sums, out, c.out_channels);
-                for (int64_t i = 0; i < tile.size && !out; i++) {
-                    const float* from = sums + i * width;
-                    const int64_t to = at + i * c.out_channels;
+            for (int64_t x = 0; x < c.out_width; x += tile_pixels) {
+                const Tile tile{y, x, std::min(tile_pixels, c.out_width - x), sink.steps, top};
+                const int64_t pixel = first_pixel + (y - y0) * c.out_width + x;
+                int64_t element = pixel * c.out_channels + block * BLOCK;
+                float* out = sink.bits || channels < width ? nullptr : sink.out + element;
+                add_up_of[vectors](spikes, c, tile, weights, start, sums, out, c.out_channels);
+                for (int64_t i = 0; i < tile.size && !out; i++, element += c.out_channels)
                     if (sink.bits)
-                        fired += fire(neuron, from, sink.steps, tile.size * width, channels,
-                                      sink.bits + to / 8, next * c.out_channels / 8);
+                        fired += fire(neuron, sums + i * width, sink.steps, tile.size * width, channels,
+                                      sink.bits + element / 8, step_pixels * c.out_channels / 8);
                     else
-                        std::memcpy(sink.out + to, from, channels * sizeof(float));
-                }
+                        std::memcpy(sink.out + element, sums + i * width, channels * sizeof(float));
             }
     }
     return fired;
@@ -148,7 +150,7 @@ struct Split {
     bool pointwise;  // pixels in a row, whatever image they are of; else rows of an image
     int64_t runs, pixels;  // pointwise: pixels are numbered through in every run
     int64_t images, rows;  // else: rows of a task
-    int64_t size, tasks_of_each, tasks;
+    int64_t size, tasks_of_each, tasks;  // pixels of a task, tasks of a run or image
 
     Split(const Conv& c, const Sink& sink, const Maps& maps, int threads) {
         pointwise = taps_of(c) == 1 && c.stride_height == 1 && c.stride_width == 1 &&
@@ -182,12 +184,13 @@ static int64_t conv_forward(const uint8_t* bits, const float* packed, const floa
         for (int64_t task = 0; task < split.tasks; task++) {
             const int64_t each = task / split.tasks_of_each, part = task % split.tasks_of_each;
             if (split.pointwise) {
-                const int64_t pixel = part * split.size;
+                const int64_t pixel = part * split.size;  // of the run
                 Conv row = c;
                 row.height = row.out_height = 1;
                 row.width = row.out_width = std::min(split.size, split.pixels - pixel);
                 spikes.read(maps, each * maps.step + pixel * c.channels, row, sink.steps, 1);
-                fired += run(spikes, packed, bias, sink, row, each * split.pixels + pixel, step_pixels, 0, 1, 0);
+                fired += run(spikes, packed, bias, sink, row, each * split.pixels + pixel, step_pixels, 0,
+                             1, 0);
                 continue;
             }
             const int64_t y0 = part * split.rows, y1 = std::min(y0 + split.rows, c.out_height);

@@ -53,13 +53,13 @@ static int64_t forward_rows(const S* x, void* spikes, bool bits, int64_t steps, 
     share(n, threads, [=, &channels, &lif, &fired](int thread, int64_t begin, int64_t end) {
         const Neuron<F, PUBLISHED> p(lif);
         const bool normed = channels.there();
-        int64_t c = begin % channels.count, sum = 0;
+        int64_t channel = begin % channels.count, sum = 0;
         for (int64_t i = begin; i < end; i += LANES) {
             const int count = int(std::min<int64_t>(LANES, n - i));
             V v{};
             for (int64_t t = 0; t < steps; t++) {
                 V in = load_some(x + t * x_stride + i, count);
-                if (normed) in = channels.apply(in, c);
+                if (normed) in = channels.apply(in, channel);
                 const V h = t ? p.charge(v, in) : p.charge(in);
                 v = p.reset(h);
                 if (bits) {
@@ -73,7 +73,7 @@ static int64_t forward_rows(const S* x, void* spikes, bool bits, int64_t steps, 
                     store_some((S*)spikes + t * n + i, s, count);
                 }
             }
-            if (normed) c = next_channel(c, channels.count);
+            if (normed) channel = next_channel(channel, channels.count);
         }
         fired[thread] = sum;
     });
@@ -83,7 +83,7 @@ static int64_t forward_rows(const S* x, void* spikes, bool bits, int64_t steps, 
 }
 
 template <typename S, typename F, int surrogate, bool PUBLISHED>
-static void backward_rows(const S* x, const S* grad_s, S* grad_x, int64_t steps, int64_t n,
+static void backward_rows(const S* x, const S* grad_spikes, S* grad_x, int64_t steps, int64_t n,
                           int64_t x_stride, int64_t grad_stride, const Norm* norm, double* sums,
                           const LIF& lif, int threads) {
     typedef typename Wide<F>::V V;
@@ -97,20 +97,20 @@ static void backward_rows(const S* x, const S* grad_s, S* grad_x, int64_t steps,
         std::vector<F> many(steps > 8 ? (steps + 1) * LANES : 0);
         F* potentials = steps > 8 ? many.data() : (F*)few;
         Sums part(channels.count);
-        int64_t c = begin % channels.count;
+        int64_t channel = begin % channels.count;
         for (int64_t i = begin; i < end; i += LANES) {
             const int count = int(std::min<int64_t>(LANES, n - i));
             V h{}, carry{};  // carry: gradient of the potential after the step
             V sum{}, product{};
             for (int64_t t = 0; t < steps; t++) {
                 V in = load_some(x + t * x_stride + i, count);
-                if (normed) in = channels.apply(in, c);
+                if (normed) in = channels.apply(in, channel);
                 h = t ? p.charge(p.reset(h), in) : p.charge(in);
                 store(potentials + t * LANES, h);
             }
             for (int64_t t = steps - 1; t >= 0; t--) {
                 h = load(potentials + t * LANES);
-                V g = load_some(grad_s + t * grad_stride + i, count);
+                V g = load_some(grad_spikes + t * grad_stride + i, count);
                 if (!PUBLISHED && !p.detach) g -= carry * (p.soft ? V{} + p.threshold : h - p.rest);
                 g *= slope<surrogate, F>(h - p.threshold, p.alpha);
                 g += !PUBLISHED && p.soft ? carry : (h >= p.threshold ? V{} : carry);
@@ -119,11 +119,11 @@ static void backward_rows(const S* x, const S* grad_s, S* grad_x, int64_t steps,
                 store_some(grad_x + t * n + i, g, count);
                 if (!normed) continue;
                 sum += g;
-                product += g * channels.less_mean(load_some(x + t * x_stride + i, count), c);
+                product += g * channels.less_mean(load_some(x + t * x_stride + i, count), channel);
             }
             if (!normed) continue;
-            part.add(sum, product, c);
-            c = next_channel(c, channels.count);
+            part.add(sum, product, channel);
+            channel = next_channel(channel, channels.count);
         }
         part.flush();
         totals[thread] = part.total;
@@ -144,8 +144,8 @@ static int64_t lif_forward(int dtype, const void* x, void* spikes, int bits, int
     return dtype == 2 ? run(BFloat16(), 0.0f) : run(Half(), 0.0f);
 }
 
-static void lif_backward(int dtype, const void* x, const void* gs, void* gx, int64_t steps, int64_t n,
-                         int64_t x_stride, int64_t grad_stride, const Norm* norm, double* sums,
+static void lif_backward(int dtype, const void* x, const void* grad_spikes, void* grad_x, int64_t steps,
+                         int64_t n, int64_t x_stride, int64_t grad_stride, const Norm* norm, double* sums,
                          const LIF& p, int threads) {
     auto run = [&](auto element, auto state) {
         typedef decltype(element) S;
@@ -153,7 +153,8 @@ static void lif_backward(int dtype, const void* x, const void* gs, void* gx, int
         auto rows = p.surrogate ? backward_rows<S, F, 1, false>
                     : is_published(p) ? backward_rows<S, F, 0, true>
                                       : backward_rows<S, F, 0, false>;
-        rows((const S*)x, (const S*)gs, (S*)gx, steps, n, x_stride, grad_stride, norm, sums, p, threads);
+        rows((const S*)x, (const S*)grad_spikes, (S*)grad_x, steps, n, x_stride, grad_stride, norm, sums,
+             p, threads);
     };
     if (dtype == 0) return run(0.0f, 0.0f);
     if (dtype == 1) return run(0.0, 0.0);

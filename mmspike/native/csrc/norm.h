@@ -23,7 +23,9 @@ struct Channels {  // a norm's numbers
         mean = repeated(norm->mean, count);
     }
     bool there() const { return scale.data != nullptr; }
-    VF apply(VF y, int64_t c) const { return fma(y, load(scale.data + c), load(shift.data + c)); }  // as torch
+    VF apply(VF y, int64_t c) const {  // rounds as torch
+        return fma(y, load(scale.data + c), load(shift.data + c));
+    }
     VD apply(VD y, int64_t) const { return y; }  // norms are float32
     VF less_mean(VF y, int64_t c) const { return y - load(mean.data + c); }
     VD less_mean(VD y, int64_t) const { return y; }

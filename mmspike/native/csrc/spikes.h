@@ -1,4 +1,4 @@
-// The spikes that a convolution reads, listed in the order in which it adds up weights. Part of kernels.h.
+// The spikes that a convolution reads, in the order in which it adds up weights. Part of kernels.h.
 
 // Rows of a block of weights are taken in groups: those of so many input channels of a tap as the
 // innermost cache holds, for TILE pixels before the next group is. A group that has fewer than FEW
@@ -22,35 +22,38 @@ static inline int64_t shift_of(const Conv& c) { return c.kernel_width > 1 ? rows
 struct Spikes {
     std::unique_ptr<int[]> list;
     std::vector<int> starts;
-    std::vector<uint8_t> pixel_room;
-    int64_t room = 0, groups, at_once, height, across;  // at_once: groups that pay together
+    std::vector<uint8_t> pixel_bytes;
+    int64_t room = 0;  // numbers that the list takes
+    int64_t groups, groups_at_once;  // groups of a pixel; those that pay together
+    int64_t rows, starts_of_row;  // rows of a step
 
-    // rows, of which the first begins with the bit numbered from, at every step
-    void read(const Maps& maps, int64_t from, const Conv& c, int64_t steps, int64_t rows) {
-        const int64_t group = group_of(c), most = steps * rows * c.width * c.channels + 8;
+    // Read these rows, of which the first begins with the bit numbered first, at every step.
+    void read(const Maps& maps, int64_t first, const Conv& c, int64_t steps, int64_t row_count) {
+        const int64_t group = group_of(c), most = steps * row_count * c.width * c.channels + 8;
+        rows = row_count;
         groups = (c.channels + group - 1) / group;
-        height = rows;
-        across = (c.width + 2 * c.pad_width) * groups + 1;
+        starts_of_row = (c.width + 2 * c.pad_width) * groups + 1;
         if (room < most) list.reset(new int[room = most]);
-        starts.resize(steps * rows * across);
-        pixel_room.resize((c.channels + 7) / 8);
-        int n = 0, *start = starts.data();
+        starts.resize(steps * rows * starts_of_row);
+        pixel_bytes.resize((c.channels + 7) / 8);
+        int count = 0, *start = starts.data();
         for (int64_t row = 0; row < steps * rows; row++) {
-            int64_t bit = from + row / rows * maps.step + row % rows * c.width * c.channels;
-            start = std::fill_n(start, c.pad_width * groups, n);
+            int64_t bit = first + row / rows * maps.step + row % rows * c.width * c.channels;
+            start = std::fill_n(start, c.pad_width * groups, count);
             for (int64_t x = 0; x < c.width; x++, bit += c.channels) {
-                const uint8_t* pixel = bytes_from(maps.bits, bit, c.channels, pixel_room.data());
+                const uint8_t* pixel = bits_of_pixel(maps.bits, bit, c.channels, pixel_bytes.data());
                 for (int64_t channel = 0; channel < c.channels; channel += group) {
                     const int bytes = int((std::min(group, c.channels - channel) + 7) / 8);
                     const int base = int(x * shift_of(c) + channel);
-                    *start++ = n;
-                    n += c.table ? list_table_rows(pixel, bytes, base, &list[n])
-                                 : list_bits(pixel + channel / 8, bytes, base, &list[n]);
+                    *start++ = count;
+                    count += c.table ? list_table_rows(pixel, bytes, base, &list[count])
+                                     : list_bits(pixel + channel / 8, bytes, base, &list[count]);
                 }
             }
-            start = std::fill_n(start, c.pad_width * groups + 1, n);
+            start = std::fill_n(start, c.pad_width * groups + 1, count);
         }
-        const int64_t some = std::max(1, n), wanted = (FEW * int64_t(starts.size()) + some - 1) / some;
-        at_once = std::min(std::max<int64_t>(1, wanted), c.kernel_width * groups);
+        const int64_t spikes = std::max(1, count);
+        const int64_t wanted = (FEW * int64_t(starts.size()) + spikes - 1) / spikes;
+        groups_at_once = std::min(std::max<int64_t>(1, wanted), c.kernel_width * groups);
     }
 };

@@ -72,7 +72,8 @@ struct Tiles {
         : across((c.width + MADE - 1) / MADE), down((c.height + MADE - 1) / MADE),
           all(c.images * down * across), read(rounded_up(c.out_channels, LANES)),
           made(rounded_up(c.channels, PANEL)) {
-        const int64_t runs = std::max<int64_t>(1, (all + AT_ONCE * threads - 1) / (AT_ONCE * threads) * threads);
+        const int64_t most = AT_ONCE * threads;
+        const int64_t runs = std::max<int64_t>(1, (all + most - 1) / most * threads);
         at_once = rounded_up((all + runs - 1) / runs, ROWS);
         next_read = at_once * read + 16;  // 16: or all points would share a few places in the cache
         next_made = at_once * made + 16;
