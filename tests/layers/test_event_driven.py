@@ -475,15 +475,6 @@ def test_a_forward_put_over_a_layer_is_called(monkeypatch):
     assert convolve(conv, s) == s.sum()
 
 
-def test_weights_that_are_written_to_are_packed_anew():
-    packed = PackedConv2d(nn.Conv2d(16, 24, 3, padding=1, bias=False))
-    s = fire(LIF(), potentials(1, 1, 16, 5, 5), packed).flatten(0, 1)
-    with torch.no_grad():
-        before = [convolve(packed, s), packed(s.unpack())]
-        packed.weight.mul_(2)
-        assert_close([convolve(packed, s), packed(s.unpack())], [2 * y for y in before])
-
-
 def test_a_library_that_cannot_be_loaded_is_left_alone(tmp_path, monkeypatch):
     name = f"_kernels{library.EXTENSION_SUFFIXES[0]}"
     (tmp_path / name).write_bytes(b"no library")
