@@ -49,7 +49,7 @@ test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # The kernels once more, beside those in use; whatever they read or write outside of their arguments, and
-# undefined behaviour, ends the run. libasan has to be loaded before Python is.
+# undefined behaviour, ends the run. libasan, and for exceptions libstdc++, have to be loaded before Python.
 SANITIZED := build/sanitize
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-psabi
 sanitize: install
@@ -58,8 +58,9 @@ sanitize: install
 	    --build-lib $(SANITIZED) --build-temp $(SANITIZED)
 	grep -q __asan_report $(SANITIZED)/mmspike/native/_kernels*  # or the flags were not taken
 	export MMSPIKE_KERNELS=$$(echo $(CURDIR)/$(SANITIZED)/mmspike/native/_kernels*) MMSPIKE_REQUIRE_KERNELS=1 \
-	    OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) && \
-	$(BIN)/python -m pytest -q tests/native tests/neurons/test_kernels.py tests/layers/test_norm.py \
+	    OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=0 \
+	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" && \
+	$(BIN)/python -m pytest -q --capture=sys tests/native tests/neurons/test_kernels.py tests/layers/test_norm.py \
 	    tests/layers/test_event_driven.py tests/layers/test_firing.py && \
 	$(BIN)/python -m tests.native.fuzz --seconds 100
 

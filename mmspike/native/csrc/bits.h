@@ -53,13 +53,6 @@ __attribute__((noinline)) static const uint8_t* copy_bits(const uint8_t* bits, i
     return room;
 }
 
-// The bits of a pixel, of which the first is the one numbered bit: where they lie, if all pixels begin and
-// end with a byte, or else a copy.
-static inline const uint8_t* bits_of_pixel(const uint8_t* bits, int64_t bit, int64_t channels,
-                                           uint8_t* room) {
-    return channels % 8 == 0 ? bits + (bit >> 3) : copy_bits(bits, bit, channels, room);
-}
-
 // Write the places of the bits that are set, plus base; up to 7 more numbers after them are overwritten.
 static inline int list_bits(const uint8_t* bits, int bytes, int base, int* list) {
     int n = 0;

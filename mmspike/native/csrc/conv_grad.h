@@ -13,23 +13,21 @@ struct Places {
     void read(const uint8_t* bits, int64_t bit, const Conv& c, int64_t rows, int64_t strip_rows,
               int64_t row_pixels) {
         const int64_t strips = (rows + strip_rows - 1) / strip_rows, bytes = (c.channels + 7) / 8;
-        const int64_t channels = c.channels, list = rows * c.width;
-        pixels = list;
+        const int64_t channels = c.channels;
+        pixels = rows * c.width;
         spikes.resize(channels + 8);
         pixel_bytes.resize(bytes);
-        lists.resize(channels * list);
+        lists.resize(channels * pixels);
         counts.assign((strips + 1) * channels, 0);
-        int *count = counts.data(), *spiked = spikes.data(), *places = lists.data();
+        int* count = counts.data();
         for (int64_t y = 0; y < rows; y++) {
             if (y % strip_rows == 0) count = std::copy_n(count, channels, count + channels) - channels;
-            int place = int(y * row_pixels + c.pad_width);
-            for (int64_t x = 0; x < c.width; x++, bit += channels, place++) {
-                const uint8_t* pixel = bits_of_pixel(bits, bit, channels, pixel_bytes.data());
-                const int n = list_bits(pixel, int(bytes), 0, spiked);
-                for (int i = 0; i < n; i++) {
-                    const int channel = spiked[i];
-                    places[channel * list + count[channel]++] = place;
-                }
+            const uint8_t* pixel = bits + bit / 8;
+            for (int64_t x = 0; x < c.width; x++, bit += channels, pixel += bytes) {
+                if (channels % 8) pixel = copy_bits(bits, bit, channels, pixel_bytes.data());
+                const int n = list_bits(pixel, int(bytes), 0, spikes.data());
+                const int place = int(y * row_pixels + x + c.pad_width);
+                for (int i = 0; i < n; i++) lists[spikes[i] * pixels + count[spikes[i]]++] = place;
             }
         }
     }

@@ -35,13 +35,15 @@ struct Spikes {
         starts_of_row = (c.width + 2 * c.pad_width) * groups + 1;
         if (room < most) list.reset(new int[room = most]);
         starts.resize(steps * rows * starts_of_row);
-        pixel_bytes.resize((c.channels + 7) / 8);
+        const int64_t bytes_of_pixel = (c.channels + 7) / 8;
+        pixel_bytes.resize(bytes_of_pixel);
         int count = 0, *start = starts.data();
         for (int64_t row = 0; row < steps * rows; row++) {
             int64_t bit = first + row / rows * maps.step + row % rows * c.width * c.channels;
             start = std::fill_n(start, c.pad_width * groups, count);
-            for (int64_t x = 0; x < c.width; x++, bit += c.channels) {
-                const uint8_t* pixel = bits_of_pixel(maps.bits, bit, c.channels, pixel_bytes.data());
+            const uint8_t* pixel = maps.bits + bit / 8;
+            for (int64_t x = 0; x < c.width; x++, bit += c.channels, pixel += bytes_of_pixel) {
+                if (c.channels % 8) pixel = copy_bits(maps.bits, bit, c.channels, pixel_bytes.data());
                 for (int64_t channel = 0; channel < c.channels; channel += group) {
                     const int bytes = int((std::min(group, c.channels - channel) + 7) / 8);
                     const int base = int(x * shift_of(c) + channel);
