@@ -60,8 +60,8 @@ sanitize: install
 	export MMSPIKE_KERNELS=$$(echo $(CURDIR)/$(SANITIZED)/mmspike/native/_kernels*) MMSPIKE_REQUIRE_KERNELS=1 \
 	    OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" && \
-	$(BIN)/python -m pytest -q --capture=sys tests/native tests/neurons/test_kernels.py tests/layers/test_norm.py \
-	    tests/layers/test_event_driven.py tests/layers/test_firing.py && \
+	$(BIN)/python -m pytest -q --capture=sys tests/native tests/neurons/test_kernels.py \
+	    tests/fused/test_norm.py tests/fused/test_convolution.py tests/fused/test_spikes.py && \
 	$(BIN)/python -m tests.native.fuzz --seconds 100
 
 clean:
