@@ -112,7 +112,8 @@ def test_a_detector_does_not_resume_from_other_shapes(detector, tmp_path, auto):
     work_dir, file, opts = detector
     shutil.copytree(work_dir, tmp_path / "run")
     before = sorted(tmp_path.rglob("*.pth"))
-    args = ["--work-dir", tmp_path / "run", "--resume", *([] if auto else [file])]
+    args = ["--no-preflight", "--work-dir", tmp_path / "run", "--resume"]
+    args += [] if auto else [file]
     out = run("train.py", SHAPES, *args, *opts, *OTHER_CLASSES, ok=False)
     assert f"checkpoint {file} does not fit this run, and nothing was resumed" in out
     assert "roi_head.bbox_head.fc_cls.weight [4, 256], not [6, 256]" in out
@@ -125,7 +126,8 @@ def test_a_segmentor_does_not_resume_from_other_shapes(shapes_root, tmp_path):
     opts = seg_options(shapes_root)
     run("train.py", SEGMENTOR, "--work-dir", tmp_path, *opts)
     more = ["train_cfg.max_iters=3", "model.decode_head.num_classes=7"]
-    out = run("train.py", SEGMENTOR, "--work-dir", tmp_path, "--resume", *opts, *more, ok=False)
+    args = ["--no-preflight", "--work-dir", tmp_path, "--resume"]
+    out = run("train.py", SEGMENTOR, *args, *opts, *more, ok=False)
     assert "does not fit this run, and nothing was resumed" in out
     assert "decode_head.conv_seg.weight [4, " in out
     assert "exp_avg of decode_head.conv_seg.weight" in out
