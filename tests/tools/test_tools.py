@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
 import cv2
 import numpy as np
@@ -52,6 +53,8 @@ def trained(request, shapes_root, tmp_path_factory):
     out = run("train.py", SHAPES, "--work-dir", work_dir, *opts)
     assert "coco/bbox_mAP" in out
     assert "coco/segm_mAP" in out
+    fused, layers = map(int, re.search(r"fused: (\d+) of (\d+) layers; ", out).groups())
+    assert fused >= layers - 4  # all but the image's, two linear ones and a transposed one
     checkpoint = work_dir / "iter_3.pth"
     assert checkpoint.is_file()
     return work_dir, checkpoint, opts
@@ -81,6 +84,7 @@ def test_test_reports_dumps_and_draws(trained, tmp_path):
     args = [SHAPES, checkpoint, "--work-dir", tmp_path, "--out", dump, "--show-dir", "shown"]
     out = run("test.py", *args, *opts)
     assert "coco/segm_mAP" in out
+    assert "fused: " in out
     predictions = pickle.loads(dump.read_bytes())
     assert len(predictions) == 4
     assert len(predictions[0]["pred_instances"]["scores"]) == 5
