@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,20 +31,31 @@ def channels_are_last(x: Tensor) -> bool | None:
     return False if 1 in (x.stride(-1), x.stride(-2)) else None
 
 
+class Change(NamedTuple):
+    """An operator that changes the layout of a map, and the function of ours that calls it."""
+
+    operator: str
+    shape: tuple[int, ...]
+    where: str
+
+
 class LayoutWatch(TorchDispatchMode):
     """Notes operators that change the layout of maps, or find the channels first.
 
     Attributes:
-        changes: Each operator, and where of our code it was called.
+        changes: Those operators.
+        seen: All layers that were looked at.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.changes: list[str] = []
+        self.changes: list[Change] = []
+        self.seen: list[Any] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if func in LAYERS:
+            self.seen.append(func)
             inputs = [x for x in args if is_map(x) and x.shape[-2:] != (1, 1)]
             if any(channels_are_last(x) is False for x in inputs[:1]):
                 self._note(func, inputs[0])
@@ -62,5 +73,5 @@ class LayoutWatch(TorchDispatchMode):
 
     def _note(self, func, x):
         ours = [f for f in traceback.extract_stack() if "/mmspike/" in f.filename]
-        where = f"{ours[-1].filename}:{ours[-1].lineno} {ours[-1].name}" if ours else "backward"
-        self.changes.append(f"{func} of {tuple(x.shape)} {x.stride()}: {where}")
+        where = ours[-1].name if ours else "backward"
+        self.changes.append(Change(func.overloadpacket.__name__, tuple(x.shape), where))

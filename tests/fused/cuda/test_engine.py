@@ -9,24 +9,15 @@ from torch import nn
 from mmspike import fused
 from mmspike.backbones import MetaSpikeFormer
 from mmspike.deploy import switch_to_deploy
-from mmspike.fused import door
-from mmspike.fused.cuda.engine import CUDAEngine
-from mmspike.fused.memory import ByteEngine
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.conv import SpikeLayer, build_norm, run_layers, spike_conv
 from mmspike.layers.rep_conv import DepthwisePointwise, RepConv
-from tests.fused.cuda.helpers import DEVICE, DTYPES, MARKS, far, maps
+from tests.fused.cuda.helpers import DEVICE, DTYPES, ENGINE_MARKS, STANDS_IN, far, maps
 
-pytestmark = MARKS
+pytestmark = [*ENGINE_MARKS, pytest.mark.usefixtures("cuda_engine")]
 
 BN = dict(type="BN")
 GN = dict(type="GN", num_groups=4)
-
-
-@pytest.fixture(autouse=True)
-def _engine(monkeypatch):
-    """The engine, on a CPU by Triton's interpreter."""
-    monkeypatch.setattr(door, "ENGINES", (CUDAEngine(DEVICE), ByteEngine()))
 
 
 class Chain(nn.Sequential):
@@ -96,15 +87,16 @@ def test_results_are_those_of_the_plain_layers(name, training, time_steps, last)
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("dtype", DTYPES[1:])
 def test_results_under_autocast(name, dtype):
-    """In halves, potentials are rounded alike, so that few spikes differ."""
+    """In halves, roundings move spikes: ours as far from those in float32 as the plain layers'."""
     model = MODELS[name]().to(DEVICE)
     x = maps(2, 2, 8, 6, 8, dtype, True)
     ours, explanation = results(model, x, dtype, False)
     plain, _ = results(model, x, dtype, True)
+    exact, _ = results(model, x.float(), torch.float32, True)
     assert explanation.plain == {}
     assert ours["y"].dtype == plain["y"].dtype
-    assert far(ours["y"], plain["y"]) < 0.1
-    assert far(ours["x"], plain["x"]) < 0.3
+    for key in ("y", "x"):
+        assert far(ours[key], exact[key]) < 1.5 * far(plain[key], exact[key]) + 0.02, key
     for key, a in ours.items():
         assert a.dtype == plain[key].dtype, key
         assert a.isfinite().all(), key
@@ -214,11 +206,14 @@ def test_spikes_are_kept_as_bits():
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         layer(x)
-    sizes = sorted((t.numel(), t.dtype) for t in kept.values() if t.numel() >= 2 * 2 * 8 * 8)
-    floats = [n for n, dtype in sizes if dtype == torch.float32]
-    spikes = [n for n, dtype in sizes if dtype == torch.uint8]
-    assert spikes == [2 * 2 * 8 * 8 * 8 // 8, 2 * 2 * 64 * 8 * 8 // 8]
-    assert floats.count(2 * 2 * 64 * 8 * 8) == 1  # what the first convolution gave, and no more
+    pixels = 2 * 2 * 8 * 8
+    assert sorted(t.numel() for t in kept.values() if t.dtype == torch.uint8) == [
+        pixels * 8 // 8,
+        pixels * 64 // 8,
+    ]
+    if not STANDS_IN:  # which keeps more
+        wide = [t for t in kept.values() if t.is_floating_point() and t.numel() == pixels * 64]
+        assert len(wide) == 1  # what the first convolution gave
 
 
 def test_qkv_ask_once_whether_spikes_are_constant(monkeypatch):

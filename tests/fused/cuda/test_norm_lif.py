@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
 from torch import nn
@@ -20,7 +22,8 @@ from tests.fused.cuda.helpers import (
     maps,
 )
 
-norm_lif = pytest.importorskip("mmspike.fused.cuda.norm_lif")
+pytest.importorskip("triton")
+norm_lif = import_module("mmspike.fused.cuda.norm_lif")
 pytestmark = MARKS
 
 
