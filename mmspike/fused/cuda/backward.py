@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from mmspike.fused.cuda.fire import normalised
+from mmspike.fused.cuda.statistics import is_last
 from mmspike.fused.cuda.tiles import tile
 from mmspike.neurons.kernels.triton_functions import charge, fires, reset, slope
 
@@ -14,7 +15,7 @@ from mmspike.neurons.kernels.triton_functions import charge, fires, reset, slope
 def backward(
     y, grad_s, grad_y, numbers, slopes, part, grad_weight, grad_bias, counter,
     step, channels, programs, chunks, inner, outer, per_image,
-    TIME_STEPS: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr,
+    TIME_STEPS: tl.constexpr, UNROLL: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr,
     NORM: tl.constexpr, ROUNDED: tl.constexpr,
     SUMS: tl.constexpr, WRITE: tl.constexpr, CENTRED: tl.constexpr, MERGE_ONLY: tl.constexpr,
     TAU: tl.constexpr, EXACT: tl.constexpr, THRESHOLD: tl.constexpr, REST: tl.constexpr,
@@ -98,18 +99,41 @@ def backward(
         to = part + program * 2 * channels + c
         tl.store(to, tl.sum(sum_g, 0), mask=has_c)
         tl.store(to + channels, tl.sum(sum_gy, 0), mask=has_c)
-        tl.debug_barrier()
-        if tl.atomic_add(counter + channel_tile, 1, sem="acq_rel") == programs - 1:
-            tl.store(counter + channel_tile, 0)
-            _finish_sums(
-                part, numbers, slopes, grad_weight, grad_bias, channels, programs, channel_tile,
-                ROWS, MERGE_ONLY, BLOCK_C,
-            )  # fmt: skip
+        group, groups = program // GROUP, tl.cdiv(programs, GROUP)
+        members = tl.minimum(programs - group * GROUP, GROUP)
+        counter += channel_tile * (groups + 1)
+        if is_last(counter + group, members):
+            of_groups = part + programs * 2 * channels
+            first_sum, second_sum = _add_parts(
+                part + group * GROUP * 2 * channels, members, channels, c, ROWS, BLOCK_C
+            )
+            to_group = of_groups + group * 2 * channels + c
+            tl.store(to_group, first_sum, mask=has_c)
+            tl.store(to_group + channels, second_sum, mask=has_c)
+            if is_last(counter + groups, groups):
+                _finish_sums(
+                    of_groups, numbers, slopes, grad_weight, grad_bias, channels, groups, c,
+                    ROWS, MERGE_ONLY, BLOCK_C,
+                )  # fmt: skip
+
+
+@triton.jit
+def _add_parts(part, parts, channels, c, ROWS: tl.constexpr, BLOCK_C: tl.constexpr):
+    """The two sums of ``[parts, 2, C]``."""
+    row = tl.arange(0, ROWS)
+    first = tl.zeros([ROWS, BLOCK_C], tl.float32)
+    second = tl.zeros([ROWS, BLOCK_C], tl.float32)
+    for start in range(0, parts, ROWS):
+        mask = (start + row < parts)[:, None] & (c < channels)[None, :]
+        at = part + (start + row)[:, None] * (2 * channels) + c[None, :]
+        first += tl.load(at, mask=mask, other=0.0)
+        second += tl.load(at + channels, mask=mask, other=0.0)
+    return tl.sum(first, 0), tl.sum(second, 0)
 
 
 @triton.jit
 def _finish_sums(
-    part, numbers, slopes, grad_weight, grad_bias, channels, parts, channel_tile,
+    part, numbers, slopes, grad_weight, grad_bias, channels, parts, c,
     ROWS: tl.constexpr, MERGE_ONLY: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Add up the sums of parts: gradients of weight and bias, and the slopes of a batch norm's.
@@ -117,18 +141,8 @@ def _finish_sums(
     ``MERGE_ONLY`` writes the sums into ``slopes`` instead of the slopes, to be added up over
     processes.
     """
-    c = channel_tile * BLOCK_C + tl.arange(0, BLOCK_C)
     has_c = c < channels
-    row = tl.arange(0, ROWS)
-    first = tl.zeros([ROWS, BLOCK_C], tl.float32)
-    second = tl.zeros([ROWS, BLOCK_C], tl.float32)
-    for start in range(0, parts, ROWS):
-        mask = (start + row < parts)[:, None] & has_c[None, :]
-        at = part + (start + row)[:, None] * (2 * channels) + c[None, :]
-        first += tl.load(at, mask=mask, other=0.0)
-        second += tl.load(at + channels, mask=mask, other=0.0)
-    sum_g = tl.sum(first, 0)
-    sum_gy = tl.sum(second, 0)
+    sum_g, sum_gy = _add_parts(part, parts, channels, c, ROWS, BLOCK_C)
     inv_std = tl.load(numbers + 3 * channels + c, mask=has_c, other=0.0)
     tl.store(grad_weight + c, sum_gy * inv_std, mask=has_c)
     tl.store(grad_bias + c, sum_g, mask=has_c)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -19,6 +20,9 @@ from mmspike.fused.watch import is_watched
 from mmspike.layers.time import fold_time, unfold_time
 
 _CHANNELS_LAST = torch.channels_last
+
+LARGE_MAP = 128 * 128
+"""Pixels above which the kernel of depthwise weights' gradients is faster than cuDNN's."""
 
 
 class Geometry(NamedTuple):
@@ -178,9 +182,22 @@ class _Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = depthwise.grad_input(grad_out, rows, ctx.padding, ctx.like.empty(kept))
         if ctx.needs_input_grad[1]:
-            x = ctx.like.restore(kept)
-            grad_weight = depthwise.grad_weight(x, grad_out, rows, ctx.padding).to(ctx.weight_type)
+            grad_weight = _depthwise_grad_weight(
+                ctx.like.restore(kept), grad_out, rows, ctx.padding
+            )
+            grad_weight = grad_weight.to(ctx.weight_type)
         return grad_x, grad_weight, None, None
+
+
+def _depthwise_grad_weight(x: Tensor, grad_out: Tensor, rows: Tensor, padding: int) -> Tensor:
+    if x.shape[-2:].numel() > LARGE_MAP:
+        return depthwise.grad_weight(x, grad_out, rows, padding)
+    channels, size = x.size(1), math.isqrt(rows.size(0))
+    like = rows.t().view(channels, 1, size, size)
+    pads = (padding, padding)
+    return torch.ops.aten.convolution_backward(
+        grad_out, x, like, None, (1, 1), pads, (1, 1), False, (0, 0), channels, [False, True, False]
+    )[1]
 
 
 def _kept(x: Tensor, bits: Tensor | None) -> Tensor:

@@ -20,8 +20,8 @@ from mmspike.neurons.kernels.triton_launch import Launch
 FORWARD = (8, 512)
 """Columns and elements of a program: four elements for each of 128 threads."""
 
-GRAD_WEIGHT = (4, 256)
-"""The same for the gradient of the weights: two elements for each of 128 threads."""
+GRAD_WEIGHT = {3: (4, 256), 7: (8, 256)}
+"""The same for the gradient of the weights, by size of the kernel."""
 
 GRAD_PROGRAMS = 1056
 """Programs that sum up the gradient of the weights: eight for each multiprocessor of an H200."""
@@ -45,7 +45,7 @@ class _Launches:
         self.grad_input = self._convolution(
             self.out_shape, shape, kernel - 1 - pad, True, False, ow, elements, common
         )
-        ow, elements = GRAD_WEIGHT
+        ow, elements = GRAD_WEIGHT[kernel]
         in_program = elements // block_c
         per_row = triton.cdiv(out_columns, ow)
         groups = n * out_rows * per_row

@@ -15,13 +15,20 @@ from mmspike.neurons.kernels.common import LIFParameters
 from mmspike.neurons.kernels.triton_functions import constants, slope_constants
 from mmspike.neurons.kernels.triton_launch import Launch
 
-PROGRAMS = 264
-"""Programs that sum up over the pixels of a layer: two for each multiprocessor of an H100 or H200.
-A constant, not the device's number, so that sums have one order everywhere."""
+SUM_PROGRAMS, GRAD_PROGRAMS = 264, 660
+"""Programs that sum up over the pixels of a layer, forward and backward: two and five for each
+multiprocessor of an H100 or H200. Constants, not the device's number, so that sums have one order
+everywhere."""
+
+GROUP = 32
+"""Programs whose sums the last of them adds up; the last of these adds up what groups gave."""
 
 SUM_ELEMENTS, FIRE_ELEMENTS, GRAD_ELEMENTS = 2048, 1024, 1024
-"""Elements of a tile: of statistics (8 warps), of spikes and of gradients (4 warps); the last keep
-the potentials of all steps in registers, and are smaller for more than 4 of them."""
+"""Elements of a tile: of statistics, of spikes and of gradients; the last keep the potentials of
+all steps in registers, and are smaller for more than 2 of them."""
+
+SUM_WARPS, FIRE_WARPS, GRAD_WARPS = 8, 4, 4
+"""Warps of such a tile."""
 
 IN_FLIGHT = 4
 """Tiles that a program which sums up reads at once."""
@@ -49,17 +56,20 @@ class Launches:
         self._rounded = dtype != torch.float32
         self._sums = tiling(layout, SUM_ELEMENTS)
         self._pixelwise = tiling(layout, FIRE_ELEMENTS)
-        fewer = 1 if layout.time_steps <= 4 else 2 if layout.time_steps <= 8 else 4
+        fewer = 1 if layout.time_steps <= 2 else 2 if layout.time_steps <= 8 else 4
         self._potentials = tiling(layout, GRAD_ELEMENTS // fewer)
         self._unroll = max(1, IN_FLIGHT // layout.time_steps)
-        tiles = max(t.channel_tiles for t in (self._sums, self._potentials))
-        self.counter = torch.zeros(tiles, dtype=torch.int32, device=device)
-        self.programs = self._programs_of(self._sums)
-        self.grad_programs = self._programs_of(self._potentials)
+        self._programs = self._programs_of(self._sums, SUM_PROGRAMS)
+        self._grad_programs = self._programs_of(self._potentials, GRAD_PROGRAMS)
+        groups = [triton.cdiv(n, GROUP) for n in (self._programs, self._grad_programs)]
+        self.parts = self._programs + groups[0]
+        self.grad_parts = self._grad_programs + groups[1]
+        tiles = max(self._sums.channel_tiles, self._potentials.channel_tiles)
+        self.counter = torch.zeros(tiles * (max(groups) + 1), dtype=torch.int32, device=device)
         self._cache: dict[Any, Launch] = {}
 
-    def _programs_of(self, tiles: Tiling) -> int:
-        most = max(PROGRAMS // tiles.channel_tiles, 16)
+    def _programs_of(self, tiles: Tiling, most: int) -> int:
+        most = max(most // tiles.channel_tiles, 16)
         return max(1, min(most, triton.cdiv(tiles.chunks, self._unroll)))
 
     def _get(self, make: Callable[..., Launch], *args: Any) -> Launch:
@@ -78,13 +88,14 @@ class Launches:
         given = {
             "TIME_STEPS": layout.time_steps,
             "UNROLL": self._unroll,
-            "ROWS": _rows(tiles, 256),
+            "GROUP": GROUP,
+            "ROWS": _rows(tiles, SUM_WARPS),
             "MERGE_ONLY": merge_only,
             **tiles.constants,
         }
-        grid = (self.programs, tiles.channel_tiles)
-        sizes = (layout.step, layout.channels, self.programs, *_sizes(tiles))
-        return Launch(statistics.batch_statistics, grid, sizes, given, num_warps=8)
+        grid = (self._programs, tiles.channel_tiles)
+        sizes = (layout.step, layout.channels, self._programs, *_sizes(tiles))
+        return Launch(statistics.batch_statistics, grid, sizes, given, num_warps=SUM_WARPS)
 
     def finish(self, parts: int) -> Launch:
         """Kernel that merges the statistics of processes."""
@@ -129,7 +140,8 @@ class Launches:
             **tiles.constants,
         }
         grid = (tiles.chunks, tiles.channel_tiles)
-        return Launch(fire.fire, grid, (layout.step, layout.channels, *_sizes(tiles)), given)
+        sizes = (layout.step, layout.channels, *_sizes(tiles))
+        return Launch(fire.fire, grid, sizes, given, num_warps=FIRE_WARPS)
 
     def backward(
         self, before: int, sums: bool, write: bool, centred: bool, merge: bool, grad: torch.dtype
@@ -150,12 +162,13 @@ class Launches:
         self, before: int, sums: bool, write: bool, centred: bool, merge: bool, *_: torch.dtype
     ) -> Launch:
         tiles, layout = self._potentials, self.layout
-        programs = self.grad_programs if sums else tiles.chunks
+        programs = self._grad_programs if sums else tiles.chunks
         given = {
             **self._constants,
             **self._slope,
             "UNROLL": self._unroll if sums else 1,
-            "ROWS": _rows(tiles, 128),
+            "GROUP": GROUP,
+            "ROWS": _rows(tiles, GRAD_WARPS),
             "NORM": before,
             "ROUNDED": self._rounded,
             "SUMS": sums,
@@ -165,7 +178,8 @@ class Launches:
             **tiles.constants,
         }
         sizes = (layout.step, layout.channels, programs, *_sizes(tiles))
-        return Launch(backward.backward, (programs, tiles.channel_tiles), sizes, given)
+        grid = (programs, tiles.channel_tiles)
+        return Launch(backward.backward, grid, sizes, given, num_warps=GRAD_WARPS)
 
     def slopes(self) -> Launch:
         """Kernel of the slopes from sums over processes."""
@@ -187,8 +201,8 @@ def unpacking(size: int, *_: Any) -> Launch:
     return Launch(fire.unpack, (triton.cdiv(size, UNPACKED),), (size,), {"BLOCK": UNPACKED})
 
 
-def _rows(tiles: Tiling, threads: int) -> int:
-    return max(1, min(64, 16 * threads // tiles.constants["BLOCK_C"]))
+def _rows(tiles: Tiling, warps: int) -> int:
+    return max(1, min(GROUP, 16 * 32 * warps // tiles.constants["BLOCK_C"]))
 
 
 def _sizes(tiles: Tiling) -> tuple[int, ...]:

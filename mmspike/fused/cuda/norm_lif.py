@@ -145,7 +145,7 @@ class _NormLIF(torch.autograd.Function):
         if not norm.training:
             known.running()(numbers, *given[:4], rates[1])
         else:
-            part = numbers.new_empty(known.programs, 3, channels)
+            part = numbers.new_empty(known.parts, 3, channels)
             launch = known.statistics(norm.gather is not None)
             launch(y_seq, part, numbers, *given, known.counter, *rates)
             if norm.gather is not None:
@@ -170,7 +170,7 @@ class _NormLIF(torch.autograd.Function):
         grad_s, grad_y = _like(grad_s, y_seq), torch.empty_like(y_seq)
         grads = torch.empty(4, channels, dtype=torch.float32, device=y_seq.device)
         slopes, grad_weight, grad_bias = grads[:2], grads[2], grads[3]
-        part = grads.new_empty(known.grad_programs, 2, channels)
+        part = grads.new_empty(known.grad_parts, 2, channels)
         rest = (numbers, slopes, part, grad_weight, grad_bias, known.counter)
         if ctx.training:
             merge = ctx.add is not None

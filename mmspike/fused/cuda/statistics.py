@@ -1,4 +1,7 @@
-"""Kernels of a batch's statistics: Welford's numbers, merged in a fixed order."""
+"""Kernels of a batch's statistics: Welford's numbers, merged in a fixed order.
+
+The last program of a group merges what the group found, the last group what the groups found.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from mmspike.fused.cuda.tiles import tile
 def batch_statistics(
     y, part, numbers, weight, bias, running_mean, running_var, tracked, counter, momentum, eps,
     step, channels, programs, chunks, inner, outer, per_image,
-    TIME_STEPS: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr, MERGE_ONLY: tl.constexpr,
+    TIME_STEPS: tl.constexpr, UNROLL: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr,
+    MERGE_ONLY: tl.constexpr,
     LAST: tl.constexpr, VEC: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Count, mean and squared distances of all channels; and the norm that they make."""
@@ -40,17 +44,61 @@ def batch_statistics(
     apart = mean - centre[None, :]
     spread = tl.sum(m2, 0) + tl.sum(n[:, None] * (apart * apart), 0)
     c = channel_tile * BLOCK_C + tl.arange(0, BLOCK_C)
-    to = part + program * 3 * channels + c
-    tl.store(to, tl.zeros_like(centre) + total, mask=c < channels)
-    tl.store(to + channels, centre, mask=c < channels)
-    tl.store(to + 2 * channels, spread, mask=c < channels)
+    _store_statistics(part + program * 3 * channels + c, total, centre, spread, channels, c)
+    group, groups = program // GROUP, tl.cdiv(programs, GROUP)
+    members = tl.minimum(programs - group * GROUP, GROUP)
+    counter += channel_tile * (groups + 1)
+    if is_last(counter + group, members):
+        of_groups = part + programs * 3 * channels
+        n_group, mean_group, m2_group = _merge(
+            part + group * GROUP * 3 * channels, members, channels, c, ROWS, BLOCK_C
+        )
+        to = of_groups + group * 3 * channels + c
+        _store_statistics(to, n_group, mean_group, m2_group, channels, c)
+        if is_last(counter + groups, groups):
+            _finish_statistics(
+                of_groups, numbers, weight, bias, running_mean, running_var, tracked, momentum,
+                eps, channels, groups, channel_tile, ROWS, MERGE_ONLY, BLOCK_C,
+            )  # fmt: skip
+
+
+@triton.jit
+def is_last(counter, of):
+    """Whether this program is the last ``of`` those that come here; it sees what they wrote."""
     tl.debug_barrier()
-    if tl.atomic_add(counter + channel_tile, 1, sem="acq_rel") == programs - 1:
-        tl.store(counter + channel_tile, 0)
-        _finish_statistics(
-            part, numbers, weight, bias, running_mean, running_var, tracked, momentum, eps,
-            channels, programs, channel_tile, ROWS, MERGE_ONLY, BLOCK_C,
-        )  # fmt: skip
+    last = tl.atomic_add(counter, 1, sem="acq_rel") == of - 1
+    if last:
+        tl.store(counter, 0)
+    return last
+
+
+@triton.jit
+def _store_statistics(to, total, mean, m2, channels, c):
+    tl.store(to, tl.zeros_like(mean) + total, mask=c < channels)
+    tl.store(to + channels, mean, mask=c < channels)
+    tl.store(to + 2 * channels, m2, mask=c < channels)
+
+
+@triton.jit
+def _merge(part, parts, channels, c, ROWS: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Count, mean and sum of squared distances of ``[parts, 3, C]`` together."""
+    row = tl.arange(0, ROWS)
+    n = tl.zeros([ROWS, BLOCK_C], tl.float32)
+    mean = tl.zeros([ROWS, BLOCK_C], tl.float32)
+    m2 = tl.zeros([ROWS, BLOCK_C], tl.float32)
+    for start in range(0, parts, ROWS):
+        mask = (start + row < parts)[:, None] & (c < channels)[None, :]
+        at = part + (start + row)[:, None] * (3 * channels) + c[None, :]
+        count = tl.load(at, mask=mask, other=0.0)
+        distance = tl.load(at + channels, mask=mask, other=0.0) - mean
+        share = count / tl.maximum(n + count, 1.0)
+        m2 += tl.load(at + 2 * channels, mask=mask, other=0.0) + distance * distance * (n * share)
+        mean += distance * share
+        n += count
+    total = tl.sum(n, 0)
+    centre = tl.sum(n * mean, 0) / tl.maximum(total, 1.0)
+    apart = mean - centre[None, :]
+    return total, centre, tl.sum(m2, 0) + tl.sum(n * (apart * apart), 0)
 
 
 @triton.jit
@@ -62,28 +110,8 @@ def _finish_statistics(
     """Merge the statistics of parts; unless it is all that is asked for, make the norm of them."""
     c = channel_tile * BLOCK_C + tl.arange(0, BLOCK_C)
     has_c = c < channels
-    row = tl.arange(0, ROWS)
-    n = tl.zeros([ROWS, BLOCK_C], tl.float32)
-    sums = tl.zeros([ROWS, BLOCK_C], tl.float32)
-    for start in range(0, parts, ROWS):
-        mask = (start + row < parts)[:, None] & has_c[None, :]
-        at = part + (start + row)[:, None] * (3 * channels) + c[None, :]
-        count = tl.load(at, mask=mask, other=0.0)
-        n += count
-        sums += count * tl.load(at + channels, mask=mask, other=0.0)
-    total = tl.sum(n, 0)
-    mean = tl.sum(sums, 0) / tl.maximum(total, 1.0)
-    spread = tl.zeros([ROWS, BLOCK_C], tl.float32)
-    for start in range(0, parts, ROWS):
-        mask = (start + row < parts)[:, None] & has_c[None, :]
-        at = part + (start + row)[:, None] * (3 * channels) + c[None, :]
-        apart = tl.load(at + channels, mask=mask, other=0.0) - mean[None, :]
-        count = tl.load(at, mask=mask, other=0.0)
-        spread += tl.load(at + 2 * channels, mask=mask, other=0.0) + count * (apart * apart)
-    m2 = tl.sum(spread, 0)
-    tl.store(numbers + c, total, mask=has_c)
-    tl.store(numbers + channels + c, mean, mask=has_c)
-    tl.store(numbers + 2 * channels + c, m2, mask=has_c)
+    total, mean, m2 = _merge(part, parts, channels, c, ROWS, BLOCK_C)
+    _store_statistics(numbers + c, total, mean, m2, channels, c)
     if not MERGE_ONLY:
         inv_std = 1.0 / tl.sqrt_rn(m2 / total + eps)
         scale = tl.load(weight + c, mask=has_c, other=0.0).to(tl.float32) * inv_std

@@ -55,6 +55,7 @@ CASES = [  # name of the neuron, T, B, C, H, W, type, channels last
     *(("published", 2, 2, 20, 6, 6, d, last) for d in DTYPES for last in (True, False)),
     ("published", 1, 2, 24, 24, 24, F32, True),  # several programs
     ("published", 1, 3, 5, 33, 35, F32, False),
+    ("published", 1, 2, 8, 200, 200, F16, True),  # several groups of programs
     ("published", 4, 1, 200, 6, 6, F16, True),  # several tiles of channels
     ("published", 2, 2, 17, 7, 5, F16, True),  # nothing divides
 ]
