@@ -10,7 +10,7 @@ from mmspike import fused
 from mmspike.backbones import MetaSpikeFormer
 from mmspike.deploy import switch_to_deploy
 from mmspike.layers.attention import SpikeDrivenSelfAttention
-from mmspike.layers.conv import SpikeLayer, build_norm, run_layers, spike_conv
+from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm, run_layers, spike_conv
 from mmspike.layers.rep_conv import DepthwisePointwise, RepConv
 from tests.fused.cuda.helpers import DEVICE, DTYPES, ENGINE_MARKS, STANDS_IN, far, maps
 
@@ -41,7 +41,8 @@ MODELS = {
     ),
     "group norm": lambda: Chain(spike_conv(8, 16, 3, norm_cfg=GN), separable(GN)),
     "RepConv": lambda: Chain(
-        SpikeLayer(RepConv(8, BN), build_norm(BN, 8)), spike_conv(8, 8, 1, norm_cfg=BN)
+        SpikeLayer(RepConv(8, BN), build_norm(BN, 8), init_rate=ONE_SIGMA_RATE),
+        spike_conv(8, 8, 1, norm_cfg=BN),
     ),
     "attention": lambda: SpikeDrivenSelfAttention(
         8, 2, BN, None, dict(v_threshold=0.5), init_pixels=30
@@ -96,7 +97,8 @@ def test_results_under_autocast(name, dtype):
     assert explanation.plain == {}
     assert ours["y"].dtype == plain["y"].dtype
     for key in ("y", "x"):
-        assert far(ours[key], exact[key]) < 1.5 * far(plain[key], exact[key]) + 0.02, key
+        flips = {torch.float16: 0.02, torch.bfloat16: 0.15}[dtype]  # one of few spikes is much
+        assert far(ours[key], exact[key]) < 1.5 * far(plain[key], exact[key]) + flips, key
     for key, a in ours.items():
         assert a.dtype == plain[key].dtype, key
         assert a.isfinite().all(), key
