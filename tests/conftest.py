@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,20 @@ def pytest_collection_modifyitems(items):
 def _seed():
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@contextmanager
+def without_tf32():
+    """Let a GPU compute float32 in float32, not in TF32 of ten bits, which moves spikes."""
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.allow_tf32 = value
 
 
 @pytest.fixture(autouse=True)

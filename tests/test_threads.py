@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -12,8 +11,6 @@ import torch
 
 from mmspike.deploy import switch_to_deploy
 from mmspike.engine.inputs import estimate_norms
-from mmspike.neurons import LIF
-from mmspike.neurons.kernels import select
 from tests.det import helpers as det
 from tests.seg import helpers as seg
 
@@ -72,19 +69,3 @@ def test_eight_threads_share_a_model(name, time_steps, deploy, neuron):
         together = list(pool.map(serve, range(REQUESTS)))
     for one, other in zip(together, alone, strict=True):
         assert all(map(torch.equal, one, other))
-
-
-def test_what_is_fastest_is_measured_by_one_thread(monkeypatch):
-    calls = []
-
-    def measure(*args):
-        calls.append(args)
-        time.sleep(0.05)
-        return "eager"
-
-    monkeypatch.setattr(select, "_measure", measure)
-    monkeypatch.setattr(select, "_measured", {})
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda _: select._fastest_on(0, torch.float32, 4, LIF()), range(THREADS))
-    assert set(found) == {"eager"}
-    assert len(calls) == 1

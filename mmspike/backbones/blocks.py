@@ -135,4 +135,4 @@ class Stem(Stage):
     def forward(self, img: Tensor, with_cp: bool = False) -> Tensor:
         """Map images ``[B, C, H, W]`` to ``[T, B, C', H', W']``; see :meth:`Stage.forward`."""
         x = self.downsample(img.unsqueeze(0))  # [1, B, C', H', W']
-        return self.run_blocks(repeat_over_time(x[0], self.time_steps), with_cp)
+        return self.run_blocks(repeat_over_time(x.squeeze(0), self.time_steps), with_cp)

@@ -9,7 +9,7 @@ from mmspike.fused.checkpoint import checkpointed
 from mmspike.fused.cpu.packed import can_lay_out, lay_out
 from mmspike.fused.door import attend, run
 from mmspike.fused.explain import Explanation, explain, explained
-from mmspike.fused.memory import in_fastest_format
+from mmspike.fused.memory import in_fastest_format, join_pixels, lay_out_weight
 from mmspike.fused.protocols import AreConstant, Link, Normalise, SplitLayer, call, unknown
 from mmspike.fused.switch import disabled, is_enabled
 
@@ -28,7 +28,9 @@ __all__ = [
     "explained",
     "in_fastest_format",
     "is_enabled",
+    "join_pixels",
     "lay_out",
+    "lay_out_weight",
     "run",
     "unknown",
 ]

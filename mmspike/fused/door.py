@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from mmspike.fused.cpu.engine import CPUEngine
+from mmspike.fused.cuda.engine import CUDAEngine
 from mmspike.fused.memory import ByteEngine
 from mmspike.fused.protocols import Engine, Link, SpikingAttention, SpikingLayer
 from mmspike.fused.switch import is_enabled
 from mmspike.fused.watch import is_watched
 
-ENGINES: tuple[Engine, ...] = (CPUEngine(), ByteEngine())
-"""In the order in which they are asked."""
+ENGINES: tuple[Engine, ...] = (CPUEngine(), CUDAEngine(), ByteEngine())
+"""In the order in which they are asked, those of other devices left out."""
 
 Reasons = dict[nn.Module, str | None]
 """Weight layers that ran, and why they did not run fused; ``None`` if they did."""
@@ -87,8 +88,11 @@ def _choose(layers: Sequence[SpikingLayer], x_seq: Tensor) -> tuple[Engine | Non
         return None, "fast paths are switched off"
     if any(isinstance(layer, nn.Module) and is_watched(layer) for layer in layers):
         return None, "a layer has hooks"
-    reason = None
-    for engine in ENGINES:
+    device = x_seq.device.type
+    engines = [engine for engine in ENGINES if engine.device in (device, None)]
+    known = any(engine.device for engine in engines)
+    reason = None if known else f"there is no engine for {device} yet"
+    for engine in engines:
         why = engine.why_not(x_seq)
         if why is None:
             return engine, reason

@@ -91,9 +91,15 @@ class SpikingAttention(Protocol):
 
 
 class Engine(Protocol):
-    """What runs chains of spiking layers fast on one kind of device; tensors in, tensors out."""
+    """What runs chains of spiking layers fast on one kind of device; tensors in, tensors out.
+
+    Attributes:
+        name: What it is called.
+        device: Type of that device; ``None`` for any.
+    """
 
     name: str
+    device: str | None
 
     def why_not(self, x_seq: Tensor) -> str | None:
         """Why it does not take this input; ``None`` if it does."""

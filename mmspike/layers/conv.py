@@ -95,6 +95,11 @@ class SpikeLayer(Deployable):
         if init_rate is not None:
             init_firing_rate(norm, self.neuron, init_rate)
 
+    def _apply(self, *args: Any, **kwargs: Any) -> SpikeLayer:
+        super()._apply(*args, **kwargs)  # moves the weights, or changes their type
+        fused.lay_out_weight(self.layer)
+        return self
+
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""
         y_seq = fused.run([fused.Link(self.neuron, self.layer, self.norm)], x_seq)
@@ -123,7 +128,7 @@ class SpikeLayer(Deployable):
         if not (self.norm.training and isinstance(self.norm, _BatchNorm)):
             return [self(x) for x in x_seqs]
         ys = [self.weigh(x) for x in x_seqs]
-        flat = torch.cat([y.flatten(3) for y in ys], dim=-1)  # [T, B, C', pixels of all levels]
+        flat = fused.join_pixels(ys)  # [T, B, C', pixels of all levels]
         flat = per_step(lambda y: self.norm(y.unsqueeze(-1)).squeeze(-1), flat)
         parts = flat.split([y.shape[-2:].numel() for y in ys], dim=-1)
         return [part.unflatten(-1, y.shape[-2:]) for part, y in zip(parts, ys, strict=True)]

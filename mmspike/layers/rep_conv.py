@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.fused import AreConstant, Normalise, call, unknown
@@ -105,7 +106,7 @@ class RepConv(nn.Module):
         constant = are_constant() if self.norm1.training else None
         if constant is not None:  # zeros where it holds, not None: all ranks wait for a gradient
             y = torch.where(constant, y.detach(), y)
-        y = _pad(y, self.border_value().to(y.dtype))  # [N, C, H + 2, W + 2]
+        y = _Pad.apply(y, self.border_value().to(y.dtype))  # [N, C, H + 2, W + 2]
         y = self.conv2(self.dwconv(y))  # [N, C, H, W]
         return normalise(self.norm2, y)
 
@@ -121,12 +122,24 @@ class RepConv(nn.Module):
         return ConvShape((self.conv2.out_channels, self.conv1.in_channels, 3, 3), (1, 1), (1, 1))
 
 
-def _pad(x: Tensor, border: Tensor) -> Tensor:
-    """Surround ``[N, C, H, W]`` by one pixel of ``border``, ``[C]``."""
-    n, c, h, w = x.shape
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    layout = torch.channels_last if last else torch.contiguous_format
-    padded = torch.empty((n, c, h + 2, w + 2), dtype=x.dtype, device=x.device, memory_format=layout)
-    padded.copy_(border.view(1, -1, 1, 1))
-    padded[:, :, 1:-1, 1:-1] = x
-    return padded
+class _Pad(torch.autograd.Function):
+    """Surrounds ``[N, C, H, W]`` by one pixel of a border, ``[C]``, which takes no gradient.
+
+    The gradient of a map written into another loses its layout in torch.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, border: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        layout = torch.channels_last if last else torch.contiguous_format
+        padded = torch.empty(
+            (n, c, h + 2, w + 2), dtype=x.dtype, device=x.device, memory_format=layout
+        )
+        padded.copy_(border.view(1, -1, 1, 1))
+        padded[:, :, 1:-1, 1:-1] = x
+        return padded
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        return grad[:, :, 1:-1, 1:-1], None

@@ -7,17 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 
 def repeat_over_time(x: Tensor, time_steps: int) -> Tensor:
     """Show the same input at every step: ``[B, ...]`` to ``[T, B, ...]``, without a copy."""
+    if _channels_are_last(x):  # so that the gradient, a sum, has them last, too
+        x = x.movedim(1, -1)
+        return x.unsqueeze(0).expand(time_steps, *x.shape).movedim(-1, 2)
     return x.unsqueeze(0).expand(time_steps, *x.shape)
 
 
 def mean_over_time(x_seq: Tensor) -> Tensor:
     """Average over time: ``[T, B, ...]`` to ``[B, ...]``; for spikes, the firing rate."""
-    return x_seq[0] if x_seq.size(0) == 1 else x_seq.mean(0)
+    if x_seq.size(0) == 1:
+        return x_seq.squeeze(0)
+    if _channels_are_last(x_seq[0]):  # a mean would put them first
+        return x_seq.movedim(2, -1).mean(0).movedim(-1, 1)
+    return x_seq.mean(0)
+
+
+def _channels_are_last(x: Tensor) -> bool:
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return last and not x.is_contiguous()
 
 
 def per_step(fn: Callable[[Tensor], Tensor], x_seq: Tensor) -> Tensor:

@@ -199,6 +199,8 @@ def test_backends_that_cannot_are_refused(monkeypatch):
         LIF(backend="numpy")
     with pytest.raises(RuntimeError, match="'cupy' runs on cuda, the input is on cpu"):
         LIF(backend="cupy")(x)
+    with pytest.raises(RuntimeError, match="'triton' runs on cuda, the input is on cpu"):
+        LIF(backend="triton")(x)
     with pytest.raises(RuntimeError, match="'eager' has no backward pass for S2NN"):
         LIF(backend="eager", surrogate={"type": "S2NN"})(x)
     monkeypatch.setattr(native, "is_available", lambda: False)
@@ -218,3 +220,36 @@ def test_without_kernels_torch_runs_and_one_warning_says_so(monkeypatch):
     assert len(said) == 1
     assert "not compiled" in said[0]
     select._warn.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("has_triton", "has_cupy", "dtype", "steps", "expected"),
+    [
+        (True, True, torch.float16, 4, "triton"),
+        (True, False, torch.float32, 16, "triton"),
+        (True, True, torch.float32, 17, "cupy"),
+        (True, True, torch.float64, 1, "cupy"),
+        (False, True, torch.bfloat16, 1, "cupy"),
+        (True, False, torch.float64, 1, "eager"),
+        (False, False, torch.float16, 1, "eager"),
+    ],
+)
+def test_on_a_gpu_auto_picks_by_rule(monkeypatch, has_triton, has_cupy, dtype, steps, expected):
+    class OnGPU:
+        """What is asked of an input."""
+
+        device = torch.device("cuda")
+
+        def __init__(self):
+            self.dtype = dtype
+
+        def size(self, _):
+            return steps
+
+    said = []
+    monkeypatch.setattr(select.triton, "is_available", lambda: has_triton)
+    monkeypatch.setattr(select.cupy, "is_available", lambda: has_cupy)
+    monkeypatch.setattr(select, "_warn", said.append)
+    assert select.choose(OnGPU(), build_surrogate(None)) == expected
+    assert select.choose(OnGPU(), build_surrogate({"type": "S2NN"})) == "torch"
+    assert bool(said) == (expected == "eager")

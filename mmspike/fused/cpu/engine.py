@@ -34,6 +34,7 @@ class CPUEngine:
     """
 
     name = "cpu"
+    device = "cpu"
 
     def why_not(self, x_seq: Tensor) -> str | None:
         """See :class:`~mmspike.fused.protocols.Engine`."""

@@ -35,6 +35,15 @@ def is_dense_per_step(x_seq: Tensor) -> bool:
     return True
 
 
+def dense_per_step(x_seq: Tensor) -> Tensor:
+    """``x_seq``, copied if the elements of a step are apart; channels that are last stay so."""
+    if is_dense_per_step(x_seq):
+        return x_seq
+    if x_seq.dim() == 5 and x_seq.stride(2) == 1:
+        return x_seq.movedim(2, -1).contiguous().movedim(-1, 2)
+    return x_seq.contiguous()
+
+
 def empty_like_steps(x_seq: Tensor) -> Tensor:
     """An empty tensor whose steps are laid out as those of ``x_seq``, one after the other."""
     if x_seq.dim() < 2:
@@ -73,8 +82,7 @@ class LIFFunction(torch.autograd.Function):
         ctx: FunctionCtx, x_seq: Tensor, p: LIFParameters, forward: Forward, backward: Backward
     ) -> Tensor:
         """Spikes, shaped and typed like ``x_seq``, each step laid out in memory as its."""
-        if not is_dense_per_step(x_seq):
-            x_seq = x_seq.contiguous()
+        x_seq = dense_per_step(x_seq)
         ctx.save_for_backward(x_seq)
         ctx.p, ctx.kernel = p, backward
         s_seq = empty_like_steps(x_seq)
