@@ -41,6 +41,7 @@ HOOKS = Registry(
     scope="mmspike",
     locations=[
         "mmspike.engine.compile_hook",
+        "mmspike.engine.cuda_graph_hook",
         "mmspike.engine.fused_hook",
         "mmspike.engine.finite_hook",
         "mmspike.engine.spike_stats_hook",
