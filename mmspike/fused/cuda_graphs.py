@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from mmspike.fused import graph_record
-from mmspike.fused.graph_limits import kind_of, places_of, why_plain
+from mmspike.fused.graph_limits import kind_of, places_of, versions_of, why_plain
 from mmspike.fused.graph_record import Memory, Recording
 
 
@@ -51,9 +51,14 @@ class GraphedFeatures:
         self._failed: set[Hashable] = set()
         self._memory = Memory()
         self._places: tuple[int, ...] | None = None
+        self._versions: tuple[int, ...] | None = None
 
     def forget_inference(self) -> None:
-        """Drop the recordings of passes without gradients, whose weights may have been changed."""
+        """Drop the recordings of passes without gradients.
+
+        What is made of weights once, for inference, is not made again in a replay. Writes to
+        weights that torch sees are noticed; call this after those through ``.data``.
+        """
         for key in [k for k, (r, _) in self._recordings.items() if r.backward is None]:
             del self._recordings[key]
             self._calls[key] = self.warmup - 1
@@ -71,6 +76,9 @@ class GraphedFeatures:
         if self._places != (places := places_of(modules)):
             self.forget()  # weights were moved
             self._places = places
+        if not torch.is_grad_enabled() and self._versions != (versions := versions_of(modules)):
+            self.forget_inference()
+            self._versions = versions
         key = kind_of(modules, images)
         if key not in self._recordings:
             if key in self._failed or self._calls[key] < self.warmup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 
 import torch
 from mmcv.cnn.bricks.drop import DropPath
@@ -78,9 +78,16 @@ def kind_of(modules: Iterable[tuple[str, nn.Module]], image: Tensor) -> Hashable
 
 def places_of(modules: Iterable[tuple[str, nn.Module]]) -> tuple[int, ...]:
     """Where parameters and buffers lie in memory."""
-    return tuple(
-        t.data_ptr()
-        for _, m in modules
-        for t in (*m._parameters.values(), *m._buffers.values())
-        if t is not None
-    )
+    return tuple(t.data_ptr() for t in _tensors(modules))
+
+
+def versions_of(modules: Iterable[tuple[str, nn.Module]]) -> tuple[int, ...]:
+    """How often parameters and buffers have been written, as far as torch sees it."""
+    return tuple(0 if t.is_inference() else t._version for t in _tensors(modules))
+
+
+def _tensors(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[Tensor]:
+    for _, module in modules:
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None:
+                yield tensor

@@ -362,6 +362,17 @@ def test_moved_weights_are_recorded_anew(device, graphed):
     assert features.replays == 4
 
 
+def test_inference_is_recorded_anew_when_weights_change(device, graphed):
+    model = Net().to(device).eval()
+    features = graphed(model, warmup=1)
+    with torch.no_grad():
+        for i in range(6):
+            model.extract_feat(images(SIZES[0], device, i))
+            if i == 2:
+                model.backbone.stages[0].downsample.layer.weight.mul_(2)
+    assert features.replays == 4  # all but the first, and the first after the change
+
+
 def test_a_copy_of_the_model_has_graphs_of_its_own(device, graphed):
     model = Net().to(device)
     graphed(model, warmup=1)
