@@ -72,6 +72,9 @@ def run_section(name: str, args: argparse.Namespace, folder: Path, seconds: floa
             child.wait()
     taken = round(time.monotonic() - start, 1)
     print(f"section {name}: {ended}, {taken} s", flush=True)
+    log = rows.with_suffix(".log")
+    if ended != "done" and log.exists():
+        print(log.read_text()[-2000:], flush=True)
     lines = rows.read_text().splitlines() if rows.exists() else []
     return [json.loads(line) for line in lines] + [
         {"section": name, "ended": ended, "seconds": taken}

@@ -141,13 +141,14 @@ def _time_training(model: nn.Module, images: Tensor, steps: int, bench: Bench) -
     ways = {"eager": make_plain, "ours": lambda net: net, "ours, CUDA graphs": graphs}
     for way, change in ways.items():
         with bench.guarded("backbone", f"training step, {way}, T = {steps}"):
-            before = 0 if bench.dry else torch.cuda.memory_allocated()
+            before = 0 if bench.dry else torch.cuda.memory_reserved()
             net = change(Features(copy.deepcopy(model)))
             step = step_of(net)
             with plainly() if way == "eager" else nullcontext():
                 row = bench.time(step)
             if way == "ours, CUDA graphs" and not bench.dry:  # the recording's memory stays
-                row["mib"] = round((torch.cuda.max_memory_allocated() - before) / 2**20)
+                torch.cuda.empty_cache()
+                row["mib"] = round((torch.cuda.memory_reserved() - before) / 2**20)
                 if not net.extract_feat.replays:
                     raise RuntimeError("nothing was recorded")
             bench.note("backbone", what="training step, backbone", T=steps, way=way, **row)
@@ -305,15 +306,16 @@ def tests(bench: Bench) -> None:
     """The tests that need a GPU, in processes side by side."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "tests"]
     command += ["--collect-only"] if bench.dry else ["-n", "8", "--dist", "loadfile"]
-    start = time.monotonic()
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines()
+    start, log = time.monotonic(), bench.rows.with_suffix(".log")
+    with log.open("w") as file:
+        root = Path(__file__).parents[2]
+        status = subprocess.call(command, cwd=root, stdout=file, stderr=subprocess.STDOUT)
+    lines = log.read_text().strip().splitlines() or [""]
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     seconds = round(time.monotonic() - start, 1)
     bench.note("tests", what="pytest -m gpu", last=lines[-1], failed=failed, seconds=seconds)
-    if done.returncode:
-        raise SystemExit(f"pytest ended with status {done.returncode}")
+    if status:
+        raise SystemExit(f"pytest ended with status {status}")
 
 
 def detector(bench: Bench) -> None:
