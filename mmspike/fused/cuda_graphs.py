@@ -62,6 +62,11 @@ class GraphedFeatures:
         for key in [k for k, (r, _) in self._recordings.items() if r.backward is None]:
             del self._recordings[key]
             self._calls[key] = self.warmup - 1
+        self._renew_memory()
+
+    def _renew_memory(self) -> None:
+        if not self._recordings:  # CUDA frees a pool with the last graph in it
+            self._memory = Memory()
 
     def plain(self, images: Tensor) -> Any:
         """What the model's class does."""
@@ -117,6 +122,7 @@ class GraphedFeatures:
             recording = graph_record.record(run, images, wanted, self._memory)
         except RuntimeError as error:
             self._failed.add(key)
+            self._renew_memory()
             self._plain(f"recording failed: {str(error).splitlines()[0]}", images)
             return False
         self._recordings[key] = (recording, rebuild)

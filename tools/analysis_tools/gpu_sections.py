@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-import json
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import torch
+from gpu_bench import Bench
+from gpu_layers import layers, neurons
 from gpu_trainings import make_plain, plainly, train_through_the_runner
 from timing import time_call
 from torch import Tensor, nn
@@ -23,70 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mmspike import fused
 from mmspike.backbones import MetaSpikeFormer
-from mmspike.backbones.meta_spikeformer import ChannelMLP, SepConv
 from mmspike.deploy import switch_to_deploy
-from mmspike.layers.conv import ONE_SIGMA_RATE, run_layers, spike_conv
-from mmspike.layers.time import per_step
-from mmspike.neurons import LIF
-
-TINY = {"embed_dims": [16, 16, 24, 32], "num_heads": 4, "depths": (1, 1, 1, 1, 1)}
-
-
-class Bench:
-    """Sizes, and what is measured.
-
-    Args:
-        rows: File that gets a line of JSON per measurement.
-        dry: Whether sizes are tiny, on a CPU.
-    """
-
-    def __init__(self, rows: Path, dry: bool) -> None:
-        self.rows, self.dry = rows, dry
-        self.device = "cpu" if dry else "cuda"
-        self.dtype = torch.bfloat16 if dry else torch.float16
-        self.arch, self.images = (TINY, 1) if dry else ("15M", 8)
-        self.size = (32, 32) if dry else (512, 512)
-
-    def note(self, section: str, **row: Any) -> None:
-        """Print a measurement and write it down."""
-        row = {"section": section, **row}
-        with self.rows.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print("  " + ", ".join(f"{k} {v}" for k, v in row.items() if k != "kernels"), flush=True)
-        for name, ms, count in row.get("kernels", ()):
-            print(f"    {ms:8.3f} ms {count:5d} x {name}", flush=True)
-
-    @contextmanager
-    def guarded(self, section: str, what: str) -> Iterator[None]:
-        """Note what fails inside, and go on."""
-        try:
-            yield
-        except Exception as error:
-            traceback.print_exc()
-            self.note(section, what=what, error=f"{type(error).__name__}: {str(error)[:300]}")
-        if not self.dry:
-            torch.cuda.empty_cache()
-
-    def time(self, run: Callable[[], object], seconds: float = 1.0) -> dict[str, float]:
-        """Median milliseconds of some calls, after four; MiB that a call adds at its peak."""
-        for _ in range(1 if self.dry else 4):
-            one = time_call(run, self.device)
-        rounds = 2 if self.dry else int(max(5, min(30, seconds / one)))
-        ms = 1e3 * median(time_call(run, self.device) for _ in range(rounds))
-        return {"ms": round(ms, 3), **self.memory(run)}
-
-    def memory(self, run: Callable[[], object]) -> dict[str, float]:
-        """MiB that a call adds at its peak; nothing on a CPU."""
-        if self.dry:
-            return {}
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return {"mib": round((torch.cuda.max_memory_allocated() - before) / 2**20)}
-
-    def autocast(self) -> torch.autocast:
-        """Mixed precision."""
-        return torch.autocast(self.device, self.dtype)
 
 
 class Features(nn.Module):
@@ -210,96 +144,6 @@ def _profile(run: Callable[[], object], what: str, steps: int, way: str, bench: 
         all_ms=round(sum(us for _, us, _ in found) / 1e3, 2),
         kernels=[(name[:100], round(us / 1e3, 3), count) for name, us, count in found[:10]],
     )
-
-
-def layers(bench: Bench) -> None:
-    """Chains of layers, forward and backward: 64 channels of 256 x 256, 8 images."""
-    channels, size = (8, 8) if bench.dry else (64, 256)
-    norm_cfg = {"type": "BN"}
-
-    def conv(a: int, b: int, kernel: int) -> nn.Module:
-        return spike_conv(a, b, kernel, norm_cfg=norm_cfg, init_rate=ONE_SIGMA_RATE)
-
-    chains = {
-        "two 1x1 layers": nn.Sequential(conv(channels, channels, 1), conv(channels, channels, 1)),
-        "SepConv": SepConv(channels, norm_cfg, None),
-        "ChannelMLP": ChannelMLP(channels, 3, norm_cfg, None),
-    }
-    for steps in (1, 4):
-        images = max(bench.images // steps, 1)
-        x = torch.randn(steps, images, size, size, channels, device=bench.device)
-        x = x.permute(0, 1, 4, 2, 3).to(bench.dtype).requires_grad_()  # channels-last
-        for name, chain in chains.items():
-            chain = chain.to(bench.device)
-            for way, net in {"eager": make_plain(copy.deepcopy(chain)), "ours": chain}.items():
-                with bench.guarded("layers", f"{name}, {way}, T = {steps}"):
-
-                    def step(net: nn.Module = net, way: str = way, x: Tensor = x) -> None:
-                        plain = plainly() if way == "eager" else nullcontext()
-                        with bench.autocast(), plain:
-                            y = run_layers(net, x)
-                        torch.autograd.grad(y, [x, *net.parameters()], y.detach())
-
-                    row = bench.time(step, 0.5)
-                    what = f"{name}, forward and backward, {images} images"
-                    bench.note("layers", what=what, T=steps, way=way, **row)
-    _time_norm_and_neuron(bench, channels, size)
-
-
-def _time_norm_and_neuron(bench: Bench, channels: int, size: int) -> None:
-    """A norm and the neuron after it, against a copy of the bytes that they must touch."""
-    for steps in (1, 4):
-        shape = (steps, bench.images, size, size, channels)
-        y = torch.randn(shape, device=bench.device, dtype=bench.dtype).permute(0, 1, 4, 2, 3)
-        grad, y = torch.randn_like(y), y.requires_grad_()
-        source = torch.empty(5 * y.numel() // 2, device=bench.device, dtype=bench.dtype)
-        target = torch.empty_like(source)
-        norm = nn.BatchNorm2d(channels).to(bench.device)
-        nn.init.constant_(norm.weight, 2.0)
-        eager = make_plain(nn.Sequential(LIF()))
-        ways = {
-            "eager": lambda y, norm=norm, eager=eager: eager(per_step(norm, y)),
-            "ours": partial(_fused_pair(bench), norm, LIF()),
-        }
-        runs = {"copy": lambda source=source, target=target: target.copy_(source)}
-        for way, pair in ways.items():
-            runs[way] = lambda pair=pair, y=y, grad=grad: torch.autograd.grad(pair(y), y, grad)
-        for way, run in runs.items():
-            with bench.guarded("layers", f"norm and neuron, {way}"), bench.autocast():
-                what = "norm and neuron, forward and backward"
-                bench.note("layers", what=what, T=steps, way=way, **bench.time(run, 0.3))
-
-
-def _fused_pair(bench: Bench) -> Callable[[nn.Module, nn.Module, Tensor], Tensor]:
-    """What runs a norm and the neuron after it together on this device."""
-    if bench.dry:
-        from mmspike.fused.cpu.spikes import norm_and_fire
-
-        return norm_and_fire
-    from mmspike.fused.cuda.spikes import norm_and_fire
-
-    return lambda norm, neuron, y: norm_and_fire(norm, neuron, y).values
-
-
-def neurons(bench: Bench) -> None:
-    """The neuron alone, forward and backward, every backend that is there."""
-    for steps in (1, 4):
-        count = 2**8 if bench.dry else 2**24 // steps
-        x = 2 * torch.randn(steps, count, device=bench.device, dtype=bench.dtype)
-        source = x.new_empty(5, x.numel() // 2)
-        target, x = torch.empty_like(source), x.requires_grad_()
-        runs = {"copy": lambda source=source, target=target: target.copy_(source)}
-        eager = make_plain(nn.Sequential(LIF()))
-        for way, net in {
-            "eager": eager,
-            "ours": LIF(),
-            "ours, plain torch": LIF(backend="torch"),
-        }.items():
-            runs[way] = lambda net=net, x=x: torch.autograd.grad(net(x), x, x.detach())
-        for way, run in runs.items():
-            with bench.guarded("neurons", f"{way}, T = {steps}"):
-                what = f"{count} neurons, forward and backward"
-                bench.note("neurons", what=what, T=steps, way=way, **bench.time(run, 0.3))
 
 
 def tests(bench: Bench) -> None:
