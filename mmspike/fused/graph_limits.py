@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
+from functools import cache
 
 import torch
 from mmcv.cnn.bricks.drop import DropPath
@@ -49,14 +50,23 @@ def _why_not_module(module: nn.Module, grad: bool) -> str | None:
         return "is compiled"
     if not module.training:
         return None
-    chance = {DropPath: "drop_prob", _DropoutNd: "p"}
-    if any(isinstance(module, kind) and getattr(module, key) for kind, key in chance.items()):
+    chance, synchronised = _traits_of(type(module))
+    if chance and getattr(module, chance):
         return "draws random numbers"
-    if grad and (getattr(module, "with_cp", False) or getattr(module, "stages_with_cp", ())):
+    own = vars(module)
+    if grad and (own.get("with_cp") or own.get("stages_with_cp")):
         return "is checkpointed (with_cp)"
-    if isinstance(module, nn.SyncBatchNorm) and _is_distributed():
+    if synchronised and _is_distributed():
         return "is a SyncBN, which waits for other processes"
     return None
+
+
+@cache
+def _traits_of(kind: type) -> tuple[str | None, bool]:
+    """The attribute with the chance at which modules of a class drop, and if they synchronise."""
+    chances = {DropPath: "drop_prob", _DropoutNd: "p"}
+    found = [name for known, name in chances.items() if issubclass(kind, known)]
+    return (found or [None])[0], issubclass(kind, nn.SyncBatchNorm)
 
 
 def _is_distributed() -> bool:
@@ -78,16 +88,19 @@ def kind_of(modules: Iterable[tuple[str, nn.Module]], image: Tensor) -> Hashable
 
 def places_of(modules: Iterable[tuple[str, nn.Module]]) -> tuple[int, ...]:
     """Where parameters and buffers lie in memory."""
-    return tuple(t.data_ptr() for t in _tensors(modules))
+    return tuple(
+        t.data_ptr()
+        for _, m in modules
+        for t in (*m._parameters.values(), *m._buffers.values())
+        if t is not None
+    )
 
 
 def versions_of(modules: Iterable[tuple[str, nn.Module]]) -> tuple[int, ...]:
-    """How often parameters and buffers have been written, as far as torch sees it."""
-    return tuple(0 if t.is_inference() else t._version for t in _tensors(modules))
-
-
-def _tensors(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[Tensor]:
-    for _, module in modules:
-        for tensor in (*module._parameters.values(), *module._buffers.values()):
-            if tensor is not None:
-                yield tensor
+    """How often parameters have been written, as far as torch sees it."""
+    return tuple(
+        0 if p.is_inference() else p._version
+        for _, m in modules
+        for p in m._parameters.values()
+        if p is not None
+    )
