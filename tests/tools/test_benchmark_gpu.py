@@ -100,3 +100,14 @@ def test_the_table_goes_between_its_marks(tool, tmp_path, monkeypatch):
 def test_the_docs_have_the_marks(tool):
     text = Path(tool.DOCS).read_text()
     assert all(text.count(mark) == 1 for mark in tool.MARKS)
+
+
+def test_the_host_waits_less_with_our_assigner():
+    args = ["--size", 64, "--images", 2, "--dry-run"]
+    waits = {}
+    for extra in ((), ("--mmdet-assigner",)):
+        out = run("analysis_tools/profile_host.py", *args, *extra)
+        (line,) = cells_of(out, "RPN, targets")
+        waits[extra] = int(line[2])
+        assert int(cells_of(out, "backbone and neck")[0][1]) > 100
+    assert 0 < waits[()] < waits[("--mmdet-assigner",)]
