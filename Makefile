@@ -2,6 +2,7 @@
 #   make demo      install if needed, generate data, train a detector, evaluate, draw pictures
 #   make demo-seg  the same with a segmentor
 #   make test      install if needed, lint, run the tests
+#   make gpu       on a machine with a GPU: its tests, and the table in docs/benchmarks.md, in four minutes
 #   make sanitize  the kernels' tests, and random shapes, under gcc's sanitizers
 # TORCH names what pip installs first; give your CUDA build there (see README.md).
 PYTHON ?= python3.11
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed
 DEMO := work_dirs/demo
 DEMO_SEG := work_dirs/demo-seg
 
-.PHONY: install demo demo-seg test lint sanitize clean
+.PHONY: install demo demo-seg test gpu lint sanitize clean
 install: $(STAMP)
 	@$(BIN)/python tools/check_install.py
 
@@ -47,6 +48,11 @@ lint: install
 # A process for every core; a file's tests stay in one of them and share what they set up.
 test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# GPU_PYTHON: a Python with the stack and a CUDA build of torch, if that is not .venv's.
+GPU_PYTHON ?= $(BIN)/python
+gpu:
+	$(GPU_PYTHON) tools/analysis_tools/benchmark_gpu.py --write-docs
 
 # The kernels once more, beside those in use; whatever they read or write outside of their arguments, and
 # undefined behaviour, ends the run. libasan, and for exceptions libstdc++, have to be loaded before Python.

@@ -11,6 +11,6 @@ model = dict(
     backbone=dict(init_cfg=dict(type="Pretrained", checkpoint=pretrained)),
     decode_head=dict(num_classes=150),
 )
-train_dataloader = dict(batch_size=8)
+train_dataloader = dict(batch_size=8, pin_memory=True)  # 4 workers a GPU: docs/gpu.md
 
 sync_bn = "torch"

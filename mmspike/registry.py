@@ -11,6 +11,7 @@ from mmengine.registry import METRICS as _MMENGINE_METRICS
 from mmengine.registry import MODEL_WRAPPERS as _MMENGINE_WRAPPERS
 from mmengine.registry import MODELS as _MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as _MMENGINE_CONSTRUCTORS
+from mmengine.registry import TASK_UTILS as _MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as _MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
@@ -29,6 +30,10 @@ MODELS = Registry(
 )
 DET_MODELS = Registry("det model", parent=MODELS, scope="det", locations=["mmspike.det"])
 SEG_MODELS = Registry("seg model", parent=MODELS, scope="seg", locations=["mmspike.seg"])
+TASK_UTILS = Registry("task util", parent=_MMENGINE_TASK_UTILS, scope="mmspike")
+DET_TASK_UTILS = Registry(
+    "det task util", parent=TASK_UTILS, scope="det", locations=["mmspike.det"]
+)
 METRICS = Registry("metric", parent=_MMENGINE_METRICS, scope="mmspike")
 SEG_METRICS = Registry("seg metric", parent=METRICS, scope="seg", locations=["mmspike.seg"])
 TRANSFORMS = Registry("transform", parent=_MMENGINE_TRANSFORMS, scope="mmspike")
@@ -41,6 +46,7 @@ HOOKS = Registry(
     scope="mmspike",
     locations=[
         "mmspike.engine.compile_hook",
+        "mmspike.engine.cuda_graph_hook",
         "mmspike.engine.fused_hook",
         "mmspike.engine.finite_hook",
         "mmspike.engine.spike_stats_hook",

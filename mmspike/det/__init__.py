@@ -1,5 +1,6 @@
 """Spiking parts for mmdet: thin subclasses; the only place that imports mmdet."""
 
+from mmspike.det.assigners import WholeMaxIoUAssigner
 from mmspike.det.bbox_heads import SpikeConvFCBBoxHead, SpikeShared2FCBBoxHead
 from mmspike.det.detectors import SpikeFasterRCNN, SpikeMaskRCNN
 from mmspike.det.mask_heads import SpikeFCNMaskHead
@@ -16,4 +17,5 @@ __all__ = [
     "SpikeShared2FCBBoxHead",
     "SpikeSingleRoIExtractor",
     "SpikeStandardRoIHead",
+    "WholeMaxIoUAssigner",
 ]

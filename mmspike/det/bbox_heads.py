@@ -7,8 +7,8 @@ from typing import Any
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from torch import Tensor, nn
 
-from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm, run_layers
-from mmspike.layers.time import mean_over_time, per_step, swap_time_and_batch
+from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm, predict, run_layers
+from mmspike.layers.time import per_step, swap_time_and_batch
 from mmspike.neurons import build_neuron
 from mmspike.registry import DET_MODELS
 
@@ -70,9 +70,9 @@ class SpikeConvFCBBoxHead(ConvFCBBoxHead):
         x_reg = self._run_branch(x, self.reg_convs, self.reg_fcs)
         cls_score = bbox_pred = None
         if self.with_cls:
-            cls_score = self.fc_cls(mean_over_time(self.cls_neuron(x_cls)))
+            cls_score = predict(self.fc_cls, self.cls_neuron(x_cls), self.fc_cls.weight)
         if self.with_reg:
-            bbox_pred = self.fc_reg(mean_over_time(self.reg_neuron(x_reg)))
+            bbox_pred = predict(self.fc_reg, self.reg_neuron(x_reg), self.fc_reg.weight)
         return cls_score, bbox_pred
 
     def _run_branch(

@@ -7,8 +7,8 @@ from typing import Any
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from torch import Tensor, nn
 
-from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm, run_layers
-from mmspike.layers.time import mean_over_time, per_step, swap_time_and_batch
+from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm, predict, run_layers
+from mmspike.layers.time import per_step, swap_time_and_batch
 from mmspike.neurons import build_neuron
 from mmspike.registry import DET_MODELS
 
@@ -63,4 +63,4 @@ class SpikeFCNMaskHead(FCNMaskHead):
         x = run_layers([*self.convs, self.upsample] if spiking else self.convs, x)
         if not spiking and self.upsample is not None:
             x = per_step(self.upsample, x)
-        return self.conv_logits(mean_over_time(self.neuron(x)))
+        return predict(self.conv_logits, self.neuron(x), self.conv_logits.weight)

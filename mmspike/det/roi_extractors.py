@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
+import torch
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from torch import Tensor
 
@@ -43,7 +44,7 @@ class SpikeSingleRoIExtractor(SingleRoIExtractor):
                 f"SpikeSingleRoIExtractor: out_channels={self.out_channels}, but the maps have "
                 f"{channels} channels (shape {tuple(feats[0].shape)}, [B, T, C, H, W])"
             )
-        maps = [time_to_channels(f).float() for f in feats]
+        maps = [time_to_channels(f, torch.float32) for f in feats]
         host = copy.copy(self)  # other threads go on with theirs
         host.out_channels = time_steps * channels  # by which it sizes its result
         x = SingleRoIExtractor.forward(host, maps, rois, roi_scale_factor)

@@ -9,8 +9,7 @@ import torch
 from mmdet.models.dense_heads import RPNHead
 from torch import Tensor, nn
 
-from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm
-from mmspike.layers.time import mean_over_time
+from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm, predict
 from mmspike.neurons import build_neuron
 from mmspike.registry import DET_MODELS
 
@@ -71,6 +70,8 @@ class SpikeRPNHead(RPNHead):
 
         Predictions are float32 at least, under autocast too: mmcv's NMS on a CPU takes no halves.
         """
-        rate = mean_over_time(self.neuron(x))
+        spikes = self.neuron(x)
         dtype = torch.promote_types(x.dtype, torch.float32)
-        return self.rpn_cls(rate).to(dtype), self.rpn_reg(rate).to(dtype)
+        predictors = (self.rpn_cls, self.rpn_reg)
+        scores, deltas = (predict(layer, spikes, layer.weight).to(dtype) for layer in predictors)
+        return scores, deltas

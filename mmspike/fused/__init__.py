@@ -7,6 +7,7 @@ keeps spikes as bytes where there is no other. Nothing outside looks past this d
 
 from mmspike.fused.checkpoint import checkpointed
 from mmspike.fused.cpu.packed import can_lay_out, lay_out
+from mmspike.fused.cuda_graphs import GraphedFeatures
 from mmspike.fused.door import attend, run
 from mmspike.fused.explain import Explanation, explain, explained
 from mmspike.fused.memory import in_fastest_format, join_pixels, lay_out_weight
@@ -16,6 +17,7 @@ from mmspike.fused.switch import disabled, is_enabled
 __all__ = [
     "AreConstant",
     "Explanation",
+    "GraphedFeatures",
     "Link",
     "Normalise",
     "SplitLayer",

@@ -65,7 +65,7 @@ def spikes_saved_as_bytes(spikes: Tensor, levels: int) -> Iterator[None]:
         spikes: What a neuron gave.
         levels: Its largest value; above 255, nothing is changed.
     """
-    if not torch.is_grad_enabled() or levels > 255 or _others():
+    if not torch.is_grad_enabled() or levels > 255 or others_save():
         yield
         return
     memory, numel, dtype = spikes.data_ptr(), spikes.numel(), spikes.dtype
@@ -94,7 +94,7 @@ def saving(spikes: object, neuron: nn.Module) -> AbstractContextManager:
     return spikes_saved_as_bytes(spikes, levels)
 
 
-def _others() -> bool:
+def others_save() -> bool:
     """Whether hooks for saved tensors are there already; torch calls the innermost pair alone."""
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 

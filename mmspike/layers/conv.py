@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike import fused
 from mmspike.layers.forms import Deployable
-from mmspike.layers.time import per_step
+from mmspike.layers.time import mean_over_time, per_step
 from mmspike.neurons import build_neuron, firing_input_of
 
 
@@ -142,6 +142,24 @@ def run_layers(layers: Iterable[SpikeLayer], x_seq: Tensor) -> Tensor:
     for layer in layers:
         x_seq = layer(x_seq)
     return x_seq
+
+
+def predict(predictor: Callable[[Tensor], Tensor], spikes: Tensor, weight: Tensor) -> Tensor:
+    """What a linear predictor makes of spikes averaged over time, in the type of its weights.
+
+    Under autocast that is float32: gradients of a predictor are sums over all pixels or RoIs, the
+    first to leave the range of float16.
+
+    Args:
+        predictor: Linear, so that it may read the average.
+        spikes: ``[T, N, ...]``.
+        weight: A weight of the predictor's.
+
+    Returns:
+        ``[N, ...]``.
+    """
+    with torch.autocast(spikes.device.type, enabled=False):
+        return predictor(mean_over_time(spikes).to(weight.dtype))
 
 
 def spike_conv(

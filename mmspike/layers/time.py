@@ -82,12 +82,17 @@ def swap_time_and_batch(x_seq: Tensor) -> Tensor:
     return x_seq.transpose(0, 1)
 
 
-def time_to_channels(x: Tensor) -> Tensor:
+def time_to_channels(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Put the steps of a map beside one another: ``[B, T, C, H, W]`` to ``[B, T * C, H, W]``.
 
     The result is contiguous: mmcv's RoIAlign reads memory without regard to strides.
+
+    Args:
+        x: The map.
+        dtype: Type of the result, its own by default; converted in the same pass.
     """
-    return x.flatten(1, 2).contiguous()
+    x = x.flatten(1, 2).to(dtype or x.dtype, memory_format=torch.contiguous_format)
+    return x.contiguous()  # .to() returns what is of the type as it is, if its strides are unusual
 
 
 def channels_to_time(x: Tensor, time_steps: int) -> Tensor:

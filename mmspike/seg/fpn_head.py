@@ -10,8 +10,8 @@ from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import FPNHead
 from torch import Tensor, nn
 
-from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer
-from mmspike.layers.time import mean_over_time, per_step
+from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, predict
+from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
 from mmspike.registry import SEG_MODELS
 
@@ -59,7 +59,7 @@ class SpikeFPNHead(FPNHead):
             for layer in head:
                 x = layer(x) if isinstance(layer, SpikeLayer) else per_step(layer, x)
             total = x if total is None else total + self._resize(x, total.shape[-2:])
-        return self.cls_seg(mean_over_time(self.neuron(total)))
+        return predict(self.cls_seg, self.neuron(total), self.conv_seg.weight)
 
     def _resize(self, x_seq: Tensor, size: Sequence[int]) -> Tensor:
         if x_seq.shape[-2:] == size:

@@ -27,4 +27,9 @@ model = dict(
         mask_roi_extractor=dict(type="mmspike.det.SpikeSingleRoIExtractor"),
         mask_head=dict(type="mmspike.det.SpikeFCNMaskHead"),
     ),
+    # mmdet's, which wait for the GPU at every object, with the same results at once
+    train_cfg=dict(
+        rpn=dict(assigner=dict(type="mmspike.det.WholeMaxIoUAssigner")),
+        rcnn=dict(assigner=dict(type="mmspike.det.WholeMaxIoUAssigner")),
+    ),
 )
