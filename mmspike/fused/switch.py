@@ -10,6 +10,9 @@ from contextvars import ContextVar
 VARIABLE = "MMSPIKE_FUSED"
 """Environment variable: ``0`` runs every layer plainly."""
 
+CUDA_VARIABLE = "MMSPIKE_FUSED_CUDA"
+"""Environment variable: ``1`` lets the engine for GPUs run layers; see docs/benchmarks.md."""
+
 _enabled: ContextVar[bool | None] = ContextVar("mmspike_fused", default=None)
 
 
@@ -20,11 +23,22 @@ def is_enabled() -> bool:
         ValueError: If the environment variable is neither ``0`` nor ``1``.
     """
     here = _enabled.get()
-    if here is not None:
-        return here
-    given = os.environ.get(VARIABLE, "1")
+    return _read(VARIABLE, "1") if here is None else here
+
+
+def is_cuda_enabled() -> bool:
+    """Whether the engine for GPUs may run layers, which it does only where it is asked for.
+
+    Raises:
+        ValueError: If the environment variable is neither ``0`` nor ``1``.
+    """
+    return _read(CUDA_VARIABLE, "0")
+
+
+def _read(variable: str, otherwise: str) -> bool:
+    given = os.environ.get(variable, otherwise)
     if given not in ("0", "1"):
-        raise ValueError(f"environment variable {VARIABLE} must be 0 or 1, got {given!r}")
+        raise ValueError(f"environment variable {variable} must be 0 or 1, got {given!r}")
     return given == "1"
 
 

@@ -10,6 +10,7 @@ from mmspike import fused
 from mmspike.backbones import MetaSpikeFormer
 from mmspike.deploy import switch_to_deploy
 from mmspike.fused import door, protocols, switch
+from mmspike.fused.cuda.engine import CUDAEngine
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.conv import SpikeLayer, build_norm, spike_conv
 from mmspike.layers.rep_conv import DepthwisePointwise, RepConv
@@ -165,3 +166,13 @@ def test_an_attention_asks_once(monkeypatch):
     monkeypatch.setattr(door, "_choose", lambda *args: asked.append(args) or choose(*args))
     attention(potentials(2, 1, 8, 6, 6))
     assert len(asked) == 1
+
+
+def test_the_engine_for_gpus_runs_only_where_it_is_asked_for(monkeypatch):
+    engine, x = CUDAEngine(), potentials(1, 2, 8, 6, 6)
+    assert "MMSPIKE_FUSED_CUDA=1 switches it on" in engine.why_not(x)
+    monkeypatch.setenv("MMSPIKE_FUSED_CUDA", "1")
+    assert "switches it on" not in (engine.why_not(x) or "")
+    monkeypatch.setenv("MMSPIKE_FUSED_CUDA", "yes")
+    with pytest.raises(ValueError, match="MMSPIKE_FUSED_CUDA must be 0 or 1, got 'yes'"):
+        engine.why_not(x)

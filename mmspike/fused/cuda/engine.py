@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmspike.fused.cuda.reasons import why_not_fire, why_not_input, why_not_read
 from mmspike.fused.protocols import SpikingAttention, SpikingLayer
+from mmspike.fused.switch import CUDA_VARIABLE, is_cuda_enabled
 from mmspike.fused.watch import is_watched
 from mmspike.layers.time import per_step
 
@@ -34,6 +35,8 @@ class CUDAEngine:
 
     def why_not(self, x_seq: Tensor) -> str | None:
         """See :class:`~mmspike.fused.protocols.Engine`."""
+        if not is_cuda_enabled():
+            return f"the engine for GPUs is switched off ({CUDA_VARIABLE}=1 switches it on)"
         return why_not_input(x_seq)
 
     def why_not_fused(self, layer: SpikingLayer, x_seq: Tensor) -> str | None:

@@ -22,4 +22,5 @@ def cuda_engine(monkeypatch):
         from tests.fused.cuda import stand_in
 
         stand_in.put_in(monkeypatch)
+    monkeypatch.setenv("MMSPIKE_FUSED_CUDA", "1")
     monkeypatch.setattr(door, "ENGINES", (CUDAEngine(DEVICE), ByteEngine()))
