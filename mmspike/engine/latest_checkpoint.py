@@ -47,7 +47,9 @@ def resume_from_latest(cfg: Config) -> None:
 
 def _first_whole(named: Path, work_dir: Path) -> Path:
     """The named file, or the next older one that can be read."""
-    folders = list(dict.fromkeys([named.parent, work_dir]))  # a work dir may have been moved
+    folders = [named.parent]
+    if work_dir.resolve() != named.parent.resolve():  # a work dir may have been moved
+        folders.append(work_dir)
     candidates = [folder / named.name for folder in folders]
     match = _NUMBERED.fullmatch(named.name)
     if match:

@@ -93,6 +93,11 @@ def neuron_state_names(model: nn.Module) -> set[str]:
     }
 
 
+def name_of(neuron: nn.Module) -> str:
+    """The name of a neuron's class, as a config gives it."""
+    return type(neuron.node if isinstance(neuron, AtRest) else neuron).__name__
+
+
 class AtRest(nn.Module):
     """Lets a neuron that keeps state between calls start each of them at rest.
 

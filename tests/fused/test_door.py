@@ -61,6 +61,7 @@ def test_switched_off_gives_the_same(name, training, time_steps):
     ("change", "reason"),
     [
         (dict(neuron_cfg=dict(type="ReLU")), "the kernels know LIF, not ReLU"),
+        (dict(neuron_cfg=dict(type="IFNode")), "the kernels know LIF, not IFNode"),
         (dict(neuron_cfg=dict(type="mmspike.LIF", backend="eager")), "backend 'eager'"),
         (
             dict(neuron_cfg=dict(type="mmspike.LIF", surrogate=dict(type="Erf"))),
@@ -68,7 +69,7 @@ def test_switched_off_gives_the_same(name, training, time_steps):
         ),
         (dict(neuron_cfg=False), "there is no neuron before it"),
     ],
-    ids=["ReLU", "backend", "surrogate", "no neuron"],
+    ids=["ReLU", "IFNode", "backend", "surrogate", "no neuron"],
 )
 def test_reasons_of_neurons(change, reason):
     layer = spike_conv(8, 16, 3, norm_cfg=BN, **change)

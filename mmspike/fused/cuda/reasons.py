@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from mmspike.fused.protocols import SplitLayer
 from mmspike.fused.watch import is_watched
-from mmspike.neurons import LIF
+from mmspike.neurons import LIF, name_of
 from mmspike.neurons.kernels import triton
 
 
@@ -31,7 +31,7 @@ def why_not_input(x: Tensor) -> str | None:
 def why_not_fire(neuron: nn.Module, x_seq: Tensor) -> str | None:
     """Why the kernels do not run a neuron on maps ``[T, B, C, H, W]``."""
     if type(neuron) is not LIF:
-        return f"the kernels know LIF, not {type(neuron).__name__}"
+        return f"the kernels know LIF, not {name_of(neuron)}"
     if neuron.backend not in ("auto", "triton"):
         return f"the neuron asks for backend {neuron.backend!r}"
     if not triton.supports(neuron.surrogate_function):
