@@ -320,3 +320,30 @@ def test_configs_with_classes_instead_of_names_are_read(shapes_root, tmp_path, s
     text = problems_of(Config.fromfile(config))
     assert "model.bbox_head.num_classes: is 2, but train_dataloader.dataset has 3 classes" in text
     assert skipped == []
+
+
+def test_label_maps_are_not_judged_before_a_transform_of_the_user_s(tmp_path, skipped):
+    from mmseg.registry import TRANSFORMS
+
+    @TRANSFORMS.register_module(force=True)
+    class MergeClasses:
+        """A transform of which nothing is known."""
+
+    write_segmentation(tmp_path, "nuclei")
+    for file in (tmp_path / "semseg/train").rglob("*.png"):
+        file.write_bytes(_png([0, 1, 7]))
+    cfg = read_config("semantic_fpn_metaspike_nuclei.py", tmp_path)
+    assert "holds the numbers 7" in problems_of(cfg)
+    dataset = cfg.train_dataloader.dataset
+    own = dict(type="RandomChoice", transforms=[[dict(type="MergeClasses")]])
+    dataset.pipeline.append(own)
+    preflight(cfg, "train")
+    ((where, why),) = skipped
+    assert where == "train_dataloader.dataset.pipeline"
+    assert "the label maps, since MergeClasses comes after LoadAnnotations" in why
+    dataset.pipeline.pop()
+    cfg.train_dataloader.dataset = dict(
+        type="MultiImageMixDataset", dataset=dataset, pipeline=[dict(type="MergeClasses")]
+    )
+    preflight(cfg, "train")
+    assert "MergeClasses" in skipped[1][1]
