@@ -347,3 +347,35 @@ def test_label_maps_are_not_judged_before_a_transform_of_the_user_s(tmp_path, sk
     )
     preflight(cfg, "train")
     assert "MergeClasses" in skipped[1][1]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c["annotations"][1].update(id=17, bbox=[]), "bbox [] in annotation 17"),
+        (lambda c: c["annotations"][1].update(id=17, bbox=None), "bbox None in annotation 17"),
+        (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), "bbox [1, 2, 3] in annotation"),
+        (lambda c: c["annotations"][1].update(bbox=["1", 2, 3, 4]), "expected four numbers"),
+        (lambda c: c["annotations"][1].update(area=None), "area None in annotation"),
+        (lambda c: c["images"][1].update(width="9"), "width '9' in image"),
+        (lambda c: c["categories"][1].pop("name"), "has no name in categories[1]"),
+        (lambda c: c["categories"][1].pop("id"), "has no id in categories[1]"),
+        (lambda c: c.update(annotations=None), "is no list"),
+        (lambda c: c["images"].append(3), "images[8] of"),
+    ],
+)
+def test_strange_entries_of_an_annotation_file_are_named(edit, message, shapes_root, tmp_path):
+    cfg = read_config(DETECTOR, shapes_root)
+    file = change(shapes_root, tmp_path, "train", edit)
+    cfg.train_dataloader.dataset.ann_file = file
+    text = problems_of(cfg)
+    assert "train_dataloader.dataset.ann_file: " in text
+    assert file in text
+    assert message in text
+
+
+def test_paths_to_mend_are_named_by_their_full_keys(shapes_root):
+    cfg = read_config(DETECTOR, shapes_root)
+    cfg.train_dataloader.dataset.data_root = "nowhere/"
+    key = "train_dataloader.dataset"
+    assert f"; mend {key}.ann_file, or {key}.data_root" in problems_of(cfg)
