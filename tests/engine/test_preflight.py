@@ -374,6 +374,22 @@ def test_strange_entries_of_an_annotation_file_are_named(edit, message, shapes_r
     assert message in text
 
 
+def test_an_epoch_is_as_long_as_the_data_loader_makes_it(shapes_root, skipped):
+    cfg = read_config(DETECTOR, shapes_root)
+    cfg.train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=60)
+    cfg.train_dataloader.update(batch_size=2, num_batch_per_epoch=1)  # of 4
+    cfg.param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=100)]
+    assert "training ends at 60 (train_cfg.max_epochs)" in problems_of(cfg)
+    cfg.train_dataloader.num_batch_per_epoch = 3
+    preflight(cfg, "train")
+    assert skipped == []
+    cfg.train_dataloader.update(num_batch_per_epoch=1, sampler=dict(type="RepeatAugSampler"))
+    preflight(cfg, "train")
+    ((where, why),) = skipped
+    assert where == "param_scheduler.0"
+    assert "train_dataloader.sampler (RepeatAugSampler) may give another number of images" in why
+
+
 def test_paths_to_mend_are_named_by_their_full_keys(shapes_root):
     cfg = read_config(DETECTOR, shapes_root)
     cfg.train_dataloader.dataset.data_root = "nowhere/"
