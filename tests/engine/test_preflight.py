@@ -6,6 +6,7 @@ Most faults are tested through the tools, in tests/tools/test_preflight.py.
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from copy import deepcopy
@@ -118,7 +119,11 @@ def test_heads_of_a_cascade_are_named_one_by_one(shapes_root):
     heads = [deepcopy(cfg.model.roi_head.bbox_head) for _ in range(3)]
     heads[1].num_classes = 80
     del heads[2]["num_classes"]  # 80 by default
-    cfg.model.roi_head.update(type="CascadeRoIHead", bbox_head=heads)
+    weights = [1, 0.5, 0.25]
+    cfg.model.roi_head.update(
+        type="CascadeRoIHead", bbox_head=heads, num_stages=3, stage_loss_weights=weights
+    )
+    cfg.model.train_cfg.rcnn = [deepcopy(cfg.model.train_cfg.rcnn) for _ in heads]
     text = problems_of(cfg)
     assert "2 problems" in text
     for i in (1, 2):
@@ -374,6 +379,21 @@ def test_strange_entries_of_an_annotation_file_are_named(edit, message, shapes_r
     assert message in text
 
 
+def test_an_error_of_a_check_s_own_is_a_line_in_the_log(shapes_root, monkeypatch):
+    from mmspike.engine.preflight import report
+
+    lines = []
+    monkeypatch.setattr(report, "print_log", lambda line, _, level: lines.append((level, line)))
+    cfg = read_config(DETECTOR, shapes_root)
+    cfg.param_scheduler[0].end = "soon"
+    preflight(cfg, "train")
+    ((level, line),) = lines
+    assert level == logging.WARNING
+    assert "param_scheduler: not checked, since schedule.check_schedule ended in TypeError" in line
+    cfg.load_from = "no.pth"  # a refusal all the same
+    assert "load_from: there is no file no.pth" in problems_of(cfg)
+
+
 def test_an_epoch_is_as_long_as_the_data_loader_makes_it(shapes_root, skipped):
     cfg = read_config(DETECTOR, shapes_root)
     cfg.train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=60)
@@ -388,6 +408,57 @@ def test_an_epoch_is_as_long_as_the_data_loader_makes_it(shapes_root, skipped):
     ((where, why),) = skipped
     assert where == "param_scheduler.0"
     assert "train_dataloader.sampler (RepeatAugSampler) may give another number of images" in why
+
+
+@pytest.mark.parametrize(
+    ("part", "given", "message"),
+    [
+        ("backbone", dict(T=4), "model.backbone: MetaSpikeFormer has no argument 'T'; it takes "),
+        ("backbone", dict(time_step=4), "write time_steps if that is meant, else leave it out"),
+        ("backbone", dict(time_steps=-1), "model.backbone: MetaSpikeFormer cannot be built (Value"),
+        (
+            "backbone",
+            dict(type="mmspike.MetaSpikeFormr"),
+            "model.backbone.type: mmspike.MetaSpikeFormr is not in the",
+        ),
+        ("backbone", dict(type="mmspike.MetaSpikeFormr"), "is it 'mmspike.MetaSpikeFormer'?"),
+        ("rpn_head", dict(colour=1), "model.rpn_head: "),
+    ],
+)
+def test_models_that_cannot_be_built_are_refused(part, given, message, shapes_root):
+    cfg = read_config(DETECTOR, shapes_root)
+    cfg.model[part].update(given)
+    text = problems_of(cfg)
+    assert "a problem" in text
+    assert message in text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError("weights"),
+        ValueError("Default process group has not been initialized"),
+        TypeError("meta tensor"),
+    ],
+)
+def test_models_that_may_be_built_elsewhere_are_not_refused(
+    error, shapes_root, skipped, monkeypatch
+):
+    import torch
+    from mmdet.models import MaskRCNN
+
+    build = MaskRCNN.__init__
+
+    def fail(self, *args, **kwargs):
+        if not isinstance(error, TypeError) or torch.empty(0).is_meta:
+            raise error
+        build(self, *args, **kwargs)
+
+    monkeypatch.setattr(MaskRCNN, "__init__", fail)
+    preflight(read_config(DETECTOR, shapes_root), "train")
+    ((where, why),) = skipped
+    assert where == "model"
+    assert str(error) in why
 
 
 def test_paths_to_mend_are_named_by_their_full_keys(shapes_root):
