@@ -6,6 +6,7 @@ Most faults are tested through the tools, in tests/tools/test_preflight.py.
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from copy import deepcopy
@@ -118,7 +119,11 @@ def test_heads_of_a_cascade_are_named_one_by_one(shapes_root):
     heads = [deepcopy(cfg.model.roi_head.bbox_head) for _ in range(3)]
     heads[1].num_classes = 80
     del heads[2]["num_classes"]  # 80 by default
-    cfg.model.roi_head.update(type="CascadeRoIHead", bbox_head=heads)
+    weights = [1, 0.5, 0.25]
+    cfg.model.roi_head.update(
+        type="CascadeRoIHead", bbox_head=heads, num_stages=3, stage_loss_weights=weights
+    )
+    cfg.model.train_cfg.rcnn = [deepcopy(cfg.model.train_cfg.rcnn) for _ in heads]
     text = problems_of(cfg)
     assert "2 problems" in text
     for i in (1, 2):
@@ -320,3 +325,144 @@ def test_configs_with_classes_instead_of_names_are_read(shapes_root, tmp_path, s
     text = problems_of(Config.fromfile(config))
     assert "model.bbox_head.num_classes: is 2, but train_dataloader.dataset has 3 classes" in text
     assert skipped == []
+
+
+def test_label_maps_are_not_judged_before_a_transform_of_the_user_s(tmp_path, skipped):
+    from mmseg.registry import TRANSFORMS
+
+    @TRANSFORMS.register_module(force=True)
+    class MergeClasses:
+        """A transform of which nothing is known."""
+
+    write_segmentation(tmp_path, "nuclei")
+    for file in (tmp_path / "semseg/train").rglob("*.png"):
+        file.write_bytes(_png([0, 1, 7]))
+    cfg = read_config("semantic_fpn_metaspike_nuclei.py", tmp_path)
+    assert "holds the numbers 7" in problems_of(cfg)
+    dataset = cfg.train_dataloader.dataset
+    own = dict(type="RandomChoice", transforms=[[dict(type="MergeClasses")]])
+    dataset.pipeline.append(own)
+    preflight(cfg, "train")
+    ((where, why),) = skipped
+    assert where == "train_dataloader.dataset.pipeline"
+    assert "the label maps, since MergeClasses comes after LoadAnnotations" in why
+    dataset.pipeline.pop()
+    cfg.train_dataloader.dataset = dict(
+        type="MultiImageMixDataset", dataset=dataset, pipeline=[dict(type="MergeClasses")]
+    )
+    preflight(cfg, "train")
+    assert "MergeClasses" in skipped[1][1]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c["annotations"][1].update(id=17, bbox=[]), "bbox [] in annotation 17"),
+        (lambda c: c["annotations"][1].update(id=17, bbox=None), "bbox None in annotation 17"),
+        (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), "bbox [1, 2, 3] in annotation"),
+        (lambda c: c["annotations"][1].update(bbox=["1", 2, 3, 4]), "expected four numbers"),
+        (lambda c: c["annotations"][1].update(area=None), "area None in annotation"),
+        (lambda c: c["images"][1].update(width="9"), "width '9' in image"),
+        (lambda c: c["categories"][1].pop("name"), "has no name in categories[1]"),
+        (lambda c: c["categories"][1].pop("id"), "has no id in categories[1]"),
+        (lambda c: c.update(annotations=None), "is no list"),
+        (lambda c: c["images"].append(3), "images[8] of"),
+    ],
+)
+def test_strange_entries_of_an_annotation_file_are_named(edit, message, shapes_root, tmp_path):
+    cfg = read_config(DETECTOR, shapes_root)
+    file = change(shapes_root, tmp_path, "train", edit)
+    cfg.train_dataloader.dataset.ann_file = file
+    text = problems_of(cfg)
+    assert "train_dataloader.dataset.ann_file: " in text
+    assert file in text
+    assert message in text
+
+
+def test_an_error_of_a_check_s_own_is_a_line_in_the_log(shapes_root, monkeypatch):
+    from mmspike.engine.preflight import report
+
+    lines = []
+    monkeypatch.setattr(report, "print_log", lambda line, _, level: lines.append((level, line)))
+    cfg = read_config(DETECTOR, shapes_root)
+    cfg.param_scheduler[0].end = "soon"
+    preflight(cfg, "train")
+    ((level, line),) = lines
+    assert level == logging.WARNING
+    assert "param_scheduler: not checked, since schedule.check_schedule ended in TypeError" in line
+    cfg.load_from = "no.pth"  # a refusal all the same
+    assert "load_from: there is no file no.pth" in problems_of(cfg)
+
+
+def test_an_epoch_is_as_long_as_the_data_loader_makes_it(shapes_root, skipped):
+    cfg = read_config(DETECTOR, shapes_root)
+    cfg.train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=60)
+    cfg.train_dataloader.update(batch_size=2, num_batch_per_epoch=1)  # of 4
+    cfg.param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=100)]
+    assert "training ends at 60 (train_cfg.max_epochs)" in problems_of(cfg)
+    cfg.train_dataloader.num_batch_per_epoch = 3
+    preflight(cfg, "train")
+    assert skipped == []
+    cfg.train_dataloader.update(num_batch_per_epoch=1, sampler=dict(type="RepeatAugSampler"))
+    preflight(cfg, "train")
+    ((where, why),) = skipped
+    assert where == "param_scheduler.0"
+    assert "train_dataloader.sampler (RepeatAugSampler) may give another number of images" in why
+
+
+@pytest.mark.parametrize(
+    ("part", "given", "message"),
+    [
+        ("backbone", dict(T=4), "model.backbone: MetaSpikeFormer has no argument 'T'; it takes "),
+        ("backbone", dict(time_step=4), "write time_steps if that is meant, else leave it out"),
+        ("backbone", dict(time_steps=-1), "model.backbone: MetaSpikeFormer cannot be built (Value"),
+        (
+            "backbone",
+            dict(type="mmspike.MetaSpikeFormr"),
+            "model.backbone.type: mmspike.MetaSpikeFormr is not in the",
+        ),
+        ("backbone", dict(type="mmspike.MetaSpikeFormr"), "is it 'mmspike.MetaSpikeFormer'?"),
+        ("rpn_head", dict(colour=1), "model.rpn_head: "),
+    ],
+)
+def test_models_that_cannot_be_built_are_refused(part, given, message, shapes_root):
+    cfg = read_config(DETECTOR, shapes_root)
+    cfg.model[part].update(given)
+    text = problems_of(cfg)
+    assert "a problem" in text
+    assert message in text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError("weights"),
+        ValueError("Default process group has not been initialized"),
+        TypeError("meta tensor"),
+    ],
+)
+def test_models_that_may_be_built_elsewhere_are_not_refused(
+    error, shapes_root, skipped, monkeypatch
+):
+    import torch
+    from mmdet.models import MaskRCNN
+
+    build = MaskRCNN.__init__
+
+    def fail(self, *args, **kwargs):
+        if not isinstance(error, TypeError) or torch.empty(0).is_meta:
+            raise error
+        build(self, *args, **kwargs)
+
+    monkeypatch.setattr(MaskRCNN, "__init__", fail)
+    preflight(read_config(DETECTOR, shapes_root), "train")
+    ((where, why),) = skipped
+    assert where == "model"
+    assert str(error) in why
+
+
+def test_paths_to_mend_are_named_by_their_full_keys(shapes_root):
+    cfg = read_config(DETECTOR, shapes_root)
+    cfg.train_dataloader.dataset.data_root = "nowhere/"
+    key = "train_dataloader.dataset"
+    assert f"; mend {key}.ann_file, or {key}.data_root" in problems_of(cfg)

@@ -11,8 +11,9 @@ from mmspike.engine.preflight import coco as coco_format
 from mmspike.engine.preflight.datasets import Leaf, find_leaves
 from mmspike.engine.preflight.evaluators import check_mask_metric, check_metric, coco_metrics
 from mmspike.engine.preflight.files import check_checkpoints
-from mmspike.engine.preflight.heads import check_classes, check_masks, check_strides
+from mmspike.engine.preflight.heads import check_classes, check_masks
 from mmspike.engine.preflight.labels import check_labels
+from mmspike.engine.preflight.model import check_model
 from mmspike.engine.preflight.report import Report
 from mmspike.engine.preflight.schedule import check_schedule
 
@@ -36,11 +37,11 @@ def preflight(cfg: Config, mode: str) -> None:
         if not isinstance(cfg.get("model"), dict):
             report.skip("model", "since the config has none")
             return
-        check_checkpoints(cfg, mode, report)
-        check_strides(cfg, report)
+        report.attempt("checkpoints", check_checkpoints, cfg, mode)
+        report.attempt("model", check_model, cfg)
         parts = ("train", "val") if mode == "train" else ("test",)
         for part in parts:
-            _check_loader(cfg, part, report)
+            report.attempt(f"{part}_dataloader", _check_loader, cfg, part)
     report.end_if_any()
 
 
@@ -51,14 +52,14 @@ def _check_loader(cfg: Config, part: str, report: Report) -> None:
     if isinstance(loader, dict) and isinstance(loader.get("dataset"), dict):
         key = f"{part}_dataloader.dataset"
         leaves = list(find_leaves(loader["dataset"], key, report))
-        check_classes(cfg, leaves, report)
+        report.attempt("num_classes", check_classes, cfg, leaves)
         if part == "train":
-            check_masks(cfg, leaves, report)
-        counts = [_check_leaf(cfg, part, leaf, report) for leaf in leaves]
+            report.attempt("model.roi_head.mask_head", check_masks, cfg, leaves)
+        counts = [report.attempt(leaf.key, _check_leaf, cfg, part, leaf) for leaf in leaves]
         if len(leaves) == 1 and leaves[0].key == key:  # a wrapper makes it another number
             images = counts[0]
     if part == "train" and isinstance(loader, dict):
-        check_schedule(cfg, images, report)
+        report.attempt("param_scheduler", check_schedule, cfg, images)
 
 
 def _check_leaf(cfg: Config, part: str, leaf: Leaf, report: Report) -> int | None:

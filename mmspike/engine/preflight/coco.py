@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmspike.engine.preflight.datasets import Leaf
+from mmspike.engine.preflight.entries import check_entries
 from mmspike.engine.preflight.files import missing_files
 from mmspike.engine.preflight.report import Report, listed
-
-_IMAGE_KEYS = ("id", "file_name", "height", "width")
-_BOX_KEYS = ("id", "image_id", "category_id", "bbox", "area")
 
 
 def read_coco(file: str, key: str, report: Report) -> dict[str, Any] | None:
@@ -31,7 +29,7 @@ def read_coco(file: str, key: str, report: Report) -> dict[str, Any] | None:
         Its content, or ``None`` if there is no using it.
     """
     if not Path(file).is_file():
-        report.problem(key, f"there is no file {file}", "mend the path, or data_root")
+        report.problem(key, f"there is no file {file}", _cure_of_path(key))
         return None
     collecting = gc.isenabled()
     gc.disable()  # millions of small objects, none of them garbage
@@ -49,14 +47,14 @@ def read_coco(file: str, key: str, report: Report) -> dict[str, Any] | None:
     if absent:
         report.problem(key, f"{file} has no {' and no '.join(absent)}", "COCO's format has both")
         return None
-    for name, keys in (("images", _IMAGE_KEYS), ("annotations", _BOX_KEYS)):
-        for i, item in enumerate(coco.get(name, [])):
-            lacking = [k for k in keys if k not in item]
-            if lacking and not item.get("ignore"):
-                where = f"{file} has no {lacking[0]} in {name}[{i}]"
-                report.problem(key, where, f"every entry needs {', '.join(keys)}")
-                return None
-    return coco
+    return coco if check_entries(file, key, coco, report) else None
+
+
+def _cure_of_path(key: str) -> str:
+    """What to mend, in full keys: data sets have a root that is put before the path."""
+    if "_dataloader." not in key:
+        return f"mend {key}"
+    return f"mend {key}, or {key.rpartition('.')[0]}.data_root"
 
 
 def labels_of(coco: dict[str, Any], classes: Sequence[str]) -> list[str]:

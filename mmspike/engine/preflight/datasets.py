@@ -25,12 +25,14 @@ class Leaf:
         cfg: Its config.
         dataset: The data set, nothing read yet.
         kind: ``"coco"`` or ``"seg"``.
+        after: What the pipelines of its wrappers do after its own.
     """
 
     key: str
     cfg: dict[str, Any]
     dataset: Any
     kind: str
+    after: tuple[Any, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -43,25 +45,30 @@ class Leaf:
         return next((t for t in self.cfg.get("pipeline", []) if type_name(t) == name), None)
 
 
-def find_leaves(cfg: dict[str, Any], key: str, report: Report) -> Iterator[Leaf]:
+def find_leaves(
+    cfg: dict[str, Any], key: str, report: Report, after: tuple[Any, ...] = ()
+) -> Iterator[Leaf]:
     """Look through the wrappers of a data set.
 
     Args:
         cfg: Config of a data set, or of one that wraps others.
         key: Where it stands.
         report: Learns of what is missing or unknown.
+        after: Transforms of the wrappers outside of it.
 
     Yields:
         The data sets inside whose type is known.
     """
+    inside = (*(cfg.get("pipeline") or ()), *after)
     if isinstance(cfg.get("dataset"), dict):
-        yield from find_leaves(cfg["dataset"], f"{key}.dataset", report)
+        yield from find_leaves(cfg["dataset"], f"{key}.dataset", report, inside)
     elif isinstance(cfg.get("datasets"), list | tuple):
         for i, inner in enumerate(cfg["datasets"]):
-            yield from find_leaves(inner, f"{key}.datasets.{i}", report)
+            yield from find_leaves(inner, f"{key}.datasets.{i}", report, inside)
     else:
         leaf = _open(cfg, key, report)
         if leaf is not None:
+            leaf.after = after
             yield leaf
 
 
@@ -110,5 +117,5 @@ def _name_missing(cfg: dict[str, Any], key: str, report: Report) -> bool:
     named.update({f"data_prefix.{k}": v for k, v in (cfg.get("data_prefix") or {}).items()})
     missing = {k: root / v for k, v in named.items() if v and not (root / v).exists()}
     for name, path in missing.items():
-        report.problem(f"{key}.{name}", f"there is no {path}", "mend it, or data_root")
+        report.problem(f"{key}.{name}", f"there is no {path}", f"mend it, or {key}.data_root")
     return bool(missing)

@@ -1,16 +1,12 @@
-"""The model's heads: as many classes as the data has, and strides that agree."""
+"""The model's heads: as many classes as the data has, and the masks that they train on."""
 
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import Any
 
-import torch
 from mmengine.registry import MODELS
-from torch import nn
 
 from mmspike.engine.configs import find_class, type_name
 from mmspike.engine.preflight.datasets import Leaf
@@ -25,7 +21,6 @@ _HEADS = (
     "auxiliary_head",
 )
 _OTHER_CLASSES = ("STDCHead", "FusedSemanticHead")  # heads whose classes are not the data's
-_IMAGE = 512  # pixels; strides up to 128 leave whole numbers
 
 
 def check_classes(cfg: dict[str, Any], leaves: list[Leaf], report: Report) -> None:
@@ -97,57 +92,3 @@ def check_masks(cfg: dict[str, Any], leaves: list[Leaf], report: Report) -> None
                 "loads no masks, but model.roi_head.mask_head trains on them",
                 "set LoadAnnotations with_mask=True, or model.roi_head.mask_head=None",
             )
-
-
-def check_strides(cfg: dict[str, Any], report: Report) -> None:
-    """Compare the strides of a spiking backbone under a neck with those that the heads expect.
-
-    Detectors and segmentors of ours are checked when they are built. In others of the hosts' a
-    wrong stride is no error: anchors and RoIs lie elsewhere than the features that they read.
-    """
-    if not isinstance(cfg["model"].get("backbone"), dict):
-        return
-    try:
-        with warnings.catch_warnings(), torch.device("meta"):
-            warnings.simplefilter("ignore")
-            model = MODELS.build(deepcopy(cfg["model"]))  # hosts change what they are given
-            strides = _strides(model)
-    except Exception as error:  # the runner, which builds it next, tells it better
-        report.skip("model", f"the strides, since it cannot be built for that: {error}")
-        return
-    for key, expected in _expected_strides(model) if strides else ():
-        if expected != strides[: len(expected)]:
-            report.problem(
-                f"model.{key}",
-                f"expects maps of strides {expected}, but backbone and neck give {strides}",
-                "choose model.backbone.out_indices with one map per stride, such as (1, 2, 4), or "
-                "mmspike.SpikeFPN as the neck",
-            )
-
-
-@torch.no_grad()
-def _strides(model: nn.Module) -> list[int] | None:
-    """The strides of the maps that heads read, or ``None`` if the backbone does not tell its own.
-
-    A neck that does not tell them is run, on the meta device, where nothing is computed.
-    """
-    backbone, neck = model.backbone, getattr(model, "neck", None)
-    strides = getattr(backbone, "out_strides", None)
-    if strides is None or neck is None:
-        return strides
-    if hasattr(neck, "out_strides"):
-        return list(neck.out_strides)
-    maps = zip(backbone.out_channels, strides, strict=True)
-    levels = neck([torch.empty(1, c, _IMAGE // s, _IMAGE // s) for c, s in maps])
-    return [_IMAGE // level.size(-1) for level in levels]
-
-
-def _expected_strides(model: nn.Module) -> Iterator[tuple[str, list[int]]]:
-    """The keys and strides of all parts that expect some."""
-    for name, module in model.named_modules():
-        generator = getattr(module, "prior_generator", None)
-        if generator is not None and name in ("rpn_head", "bbox_head"):
-            key = f"{name}.anchor_generator.strides"
-            yield key, [max(s) if isinstance(s, tuple) else s for s in generator.strides]
-        if hasattr(module, "featmap_strides"):
-            yield f"{name}.featmap_strides", list(module.featmap_strides)

@@ -12,6 +12,7 @@ from PIL import Image
 from mmspike.engine.configs import as_list
 from mmspike.engine.preflight.datasets import Leaf
 from mmspike.engine.preflight.files import missing_files, suffixes
+from mmspike.engine.preflight.pipelines import unknown_transform
 from mmspike.engine.preflight.report import Report, listed, spread
 
 _MAPS = 20  # looked into, spread over the data set
@@ -38,7 +39,7 @@ def check_labels(leaf: Leaf, cfg: dict[str, Any], training: bool, report: Report
         where = f"{leaf.key}.data_prefix.img_path"
         if Path(folder).is_dir():
             where = f"{leaf.key}.ann_file"
-        report.problem(where, f"cannot be read ({error})", "mend the path, or data_root")
+        report.problem(where, f"cannot be read ({error})", f"mend {where}, or {leaf.key}.data_root")
         return 0
     indices = leaf.cfg.get("indices")
     if isinstance(indices, int):
@@ -68,7 +69,12 @@ def check_labels(leaf: Leaf, cfg: dict[str, Any], training: bool, report: Report
             )
             return 0
     if leaf.loader() is not None and items[0].get("seg_map_path"):
-        _check_numbers(leaf, items, cfg, training, report)
+        own = unknown_transform(leaf)
+        if own is None:
+            _check_numbers(leaf, items, cfg, training, report)
+        else:
+            why = f"since {own} comes after LoadAnnotations and may change the labels"
+            report.skip(f"{leaf.key}.pipeline", f"the label maps, {why}")
     return len(items)
 
 

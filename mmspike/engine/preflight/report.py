@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -36,6 +36,26 @@ class Report:
     def skip(self, where: str, why: str) -> None:
         """Log what was not checked."""
         print_log(f"preflight: {where}: not checked, {why}", "current", logging.INFO)
+
+    def attempt(self, where: str, check: Callable[..., Any], *args: Any) -> Any:
+        """Run a check; an exception of its own, as on strange data, never ends the run.
+
+        Args:
+            where: What is checked: a key, or some words.
+            check: The check.
+            *args: Its arguments before the last one, which is this report.
+
+        Returns:
+            What the check returns; ``None`` if it raised, which is logged.
+        """
+        try:
+            return check(*args, self)
+        except Exception as error:  # refusals are no Exception but SystemExit
+            name = f"{check.__module__.rpartition('.')[2]}.{check.__name__}"
+            why = f"since {name} ended in {type(error).__name__}: {error}"
+            line = f"preflight: {where}: not checked, {why}"
+            print_log(line, "current", logging.WARNING)
+            return None
 
     def end_if_any(self) -> None:
         """End the program if there are problems.

@@ -15,6 +15,15 @@ _RISING = {  # the factor at the start, where none is given
     "ConstantLR": ("factor", 1 / 3),
     "QuadraticWarmupLR": (None, 0.0),
 }
+_SAMPLERS = (  # an epoch has as many images as the data set
+    "DefaultSampler",
+    "InfiniteSampler",
+    "ClassAwareSampler",
+    "AspectRatioBatchSampler",
+    "RandomSampler",
+    "SequentialSampler",
+    "BatchSampler",
+)
 
 
 def check_schedule(cfg: dict[str, Any], images: int | None, report: Report) -> None:
@@ -27,9 +36,10 @@ def check_schedule(cfg: dict[str, Any], images: int | None, report: Report) -> N
     """
     loop = cfg.get("train_cfg") or {}
     epochs, iters = loop.get("max_epochs"), loop.get("max_iters")
-    epoch_length = _epoch_length(cfg["train_dataloader"], images)
+    loader = cfg["train_dataloader"]
+    epoch_length, unknown = _epoch_length(loader, images), _unknown_sampler(loader)
     total = iters
-    if iters is None and epochs is not None and epoch_length is not None:
+    if iters is None and epochs is not None and epoch_length is not None and unknown is None:
         total = epochs * epoch_length
     schedulers = cfg.get("param_scheduler")
     if isinstance(schedulers, dict) and "type" not in schedulers:  # one list per optimizer
@@ -39,9 +49,12 @@ def check_schedule(cfg: dict[str, Any], images: int | None, report: Report) -> N
         end = _end_of_rise(scheduler)
         by_epoch = scheduler.get("by_epoch", True) if isinstance(scheduler, dict) else True
         unit, last = ("epoch", epochs) if by_epoch else ("iteration", total)
+        key = f"param_scheduler.{i}" if several else "param_scheduler"
+        in_epochs = iters is None and epochs is not None
+        if end is not None and not by_epoch and in_epochs and unknown is not None:
+            report.skip(key, f"since {unknown} may give another number of images per epoch")
         if end is None or last is None or end <= last:
             continue
-        key = f"param_scheduler.{i}" if several else "param_scheduler"
         length = f"train_cfg.{'max_iters' if epochs is None else 'max_epochs'}"
         what = f"warms up until {unit} {end}, but training ends at {last} ({length})"
         if total is not None and total < _TRIAL:
@@ -49,6 +62,15 @@ def check_schedule(cfg: dict[str, Any], images: int | None, report: Report) -> N
         else:
             cure = f"end it earlier, or raise {length}"
             report.problem(f"{key}.end", f"{type_name(scheduler)} {what}", cure)
+
+
+def _unknown_sampler(loader: dict[str, Any]) -> str | None:
+    """The sampler of a type that is not known to give each image once, if there is one."""
+    for name in ("sampler", "batch_sampler"):
+        if loader.get(name) is not None and type_name(loader[name]) not in _SAMPLERS:
+            kind = type_name(loader[name]) or type(loader[name]).__name__
+            return f"train_dataloader.{name} ({kind})"
+    return None
 
 
 def _end_of_rise(scheduler: Any) -> int | None:
@@ -62,6 +84,8 @@ def _end_of_rise(scheduler: Any) -> int | None:
 
 def _epoch_length(loader: dict[str, Any], images: int | None) -> int | None:
     """Iterations of an epoch, over all processes that a launcher has announced."""
+    if isinstance(loader.get("num_batch_per_epoch"), int):
+        return loader["num_batch_per_epoch"]
     batch = loader.get("batch_size")
     if images is None or not isinstance(batch, int):
         return None
