@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mmspike.fused import checkpointed
+from mmspike.fused.cpu import spikes
 from mmspike.fused.cpu.convolution import convolve
 from mmspike.fused.cpu.spikes import PackedSpikes, fire, norm_and_fire
 from mmspike.layers.conv import ONE_SIGMA_RATE, run_layers, spike_conv
@@ -18,6 +19,24 @@ from mmspike.neurons import LIF
 from mmspike.neurons.kernels.common import laid_out_like
 
 pytestmark = pytest.mark.skipif(not library.is_available(), reason="kernels not compiled")
+
+
+PLAIN = (
+    "test_hooks_on_layers_are_called",
+    "test_norms_that_do_not_learn_and_single_values",
+    "test_other_norms_run_as_they_are",
+    "test_what_does_not_fit_is_refused_by_torch",
+)
+"""Tests of what does not go through norm and neuron in one pass; all others have to."""
+
+
+@pytest.fixture(autouse=True)
+def _taken(request, monkeypatch):
+    """Assert that the fast path was taken, or that it was not."""
+    calls, apply = [], spikes._NormFire.apply
+    monkeypatch.setattr(spikes._NormFire, "apply", lambda *args: calls.append(1) or apply(*args))
+    yield
+    assert bool(calls) == (request.function.__name__ not in PLAIN)
 
 
 def norm_of(channels, **kwargs):
