@@ -6,7 +6,7 @@ keeps spikes as bytes where there is no other. Nothing outside looks past this d
 """
 
 from mmspike.fused.checkpoint import checkpointed
-from mmspike.fused.cpu.packed import can_lay_out, lay_out
+from mmspike.fused.cpu.laid_out import can_lay_out, lay_out
 from mmspike.fused.cuda_graphs import GraphedFeatures
 from mmspike.fused.door import attend, run
 from mmspike.fused.explain import Explanation, explain, explained

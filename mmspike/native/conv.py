@@ -63,7 +63,7 @@ def geometry(
     return ConvStruct(n, h, w, c, *out, weight[0], *kernel, *stride, *padding, table)
 
 
-def pack_weight(weight: Tensor, table: bool = False) -> Tensor:
+def lay_out_weight(weight: Tensor, table: bool = False) -> Tensor:
     """Lay out weights ``[C', C, h, w]``, float32 in any layout, for :func:`forward`.
 
     Args:
@@ -100,7 +100,7 @@ def forward(bits: Tensor, packed: Tensor, bias: Tensor | None, conv: ConvStruct)
 
     Args:
         bits: Spikes, ``[T, bytes of a step]``, a step in the order ``[N / T, H, W, C]``.
-        packed: What :func:`pack_weight` gave.
+        packed: What :func:`lay_out_weight` gave.
         bias: ``[C']`` or ``None``.
         conv: What :func:`geometry` gave.
 
@@ -129,7 +129,7 @@ def forward_and_fire(
 
     Args:
         bits: Spikes, ``[T, bytes of a step]``, a step in the order ``[B, H, W, C]``.
-        packed: What :func:`pack_weight` gave.
+        packed: What :func:`lay_out_weight` gave.
         bias: ``[C']`` or ``None``.
         time_steps: T.
         neuron: The neurons' parameters.

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from mmspike.deploy import switch_to_deploy
 from mmspike.fused import can_lay_out
-from mmspike.fused.cpu.packed import PackedConv2d, PackedLinear
+from mmspike.fused.cpu.laid_out import LaidOutConv2d, LaidOutLinear
 from mmspike.fused.cpu.read_only import ReadOnlyWeight
 from mmspike.layers.conv import spike_conv
 
@@ -28,10 +28,10 @@ def layers(request):
     """A plain layer, and its packed twin, which has run."""
     if request.param == "conv":
         plain, x = nn.Conv2d(8, 8, 3, padding=1), X
-        packed = PackedConv2d(plain)
+        packed = LaidOutConv2d(plain)
     else:
         plain, x = nn.Linear(8, 8), X.flatten(2).mean(-1)
-        packed = PackedLinear(plain)
+        packed = LaidOutLinear(plain)
     with torch.no_grad():
         torch.testing.assert_close(packed(x), plain(x), rtol=1e-4, atol=1e-5)
     assert packed.weight.layouts

@@ -13,7 +13,7 @@ from mmspike.deploy import switch_to_deploy
 from mmspike.deploy.folding import FoldedRepConv
 from mmspike.energy import measure
 from mmspike.fused import can_lay_out
-from mmspike.fused.cpu.packed import PackedConv2d, PackedLinear
+from mmspike.fused.cpu.laid_out import LaidOutConv2d, LaidOutLinear
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.conv import SpikeLayer, build_norm, spike_conv
 from mmspike.layers.rep_conv import RepConv
@@ -132,7 +132,7 @@ def test_linear_layer():
             expected = fresh(x)
             switch_to_deploy(fresh)
             torch.testing.assert_close(fresh(x), expected, rtol=1e-4, atol=1e-5)
-    assert isinstance(fresh.layer, PackedLinear) == can_lay_out()
+    assert isinstance(fresh.layer, LaidOutLinear) == can_lay_out()
 
 
 def test_neck_and_what_it_does_not_know():
@@ -197,7 +197,7 @@ def test_energy_of_packed_layers():
 
 @pytest.mark.skipif(not can_lay_out(), reason="no oneDNN")
 def test_packed_weights_follow_the_plain_ones():
-    layer = PackedConv2d(nn.Conv2d(4, 6, 3, padding=1))
+    layer = LaidOutConv2d(nn.Conv2d(4, 6, 3, padding=1))
     x = torch.randn(2, 4, 8, 8)
     with torch.no_grad():
         first = layer(x)

@@ -15,7 +15,7 @@ from mmspike.deploy import switch_to_deploy
 from mmspike.fused.cpu import convolution
 from mmspike.fused.cpu.attention import mix_packed
 from mmspike.fused.cpu.convolution import convolve, convolve_and_fire, takes_table
-from mmspike.fused.cpu.packed import PackedConv2d
+from mmspike.fused.cpu.laid_out import LaidOutConv2d
 from mmspike.fused.cpu.spikes import PackedSpikes, fire, fire_into_bits, per_step_of
 from mmspike.layers.attention import linear_attention
 from mmspike.layers.conv import spike_conv
@@ -121,7 +121,7 @@ def test_groups_taken_together_at_low_rates(rate, channels):
 
 @pytest.mark.parametrize("time_steps", [*range(1, 9), 40])  # 40: more than a tile has pixels
 def test_every_number_of_steps_in_one_pass(time_steps):
-    packed = PackedConv2d(nn.Conv2d(16, 24, 3, padding=1))
+    packed = LaidOutConv2d(nn.Conv2d(16, 24, 3, padding=1))
     neuron = LIF()
     packed.bias.data += neuron.firing_input
     x = potentials(time_steps, 2, 16, 5, 6)
@@ -144,7 +144,7 @@ def test_dense_and_sparse_way_agree(limit, monkeypatch):
 
 def test_packed_layers_in_inference():
     conv = nn.Conv2d(32, 48, 3, padding=1)
-    packed = PackedConv2d(conv)
+    packed = LaidOutConv2d(conv)
     for batch in (1, 3):
         x = potentials(2, batch, 32, 11, 10)
         with torch.no_grad():
@@ -338,7 +338,7 @@ def test_against_a_convolution_in_double_precision():
 @pytest.mark.parametrize("dynamics", [{}, dict(tau=1.7, v_reset=None, v_threshold=0.6)], ids=str)
 def test_convolution_and_the_neuron_behind_it_in_one_pass(shape, time_steps, dynamics):
     channels, out, kernel, stride, padding, height, width = shape
-    packed = PackedConv2d(nn.Conv2d(channels, out, kernel, stride, padding))
+    packed = LaidOutConv2d(nn.Conv2d(channels, out, kernel, stride, padding))
     neuron = LIF(**dynamics)
     packed.bias.data += neuron.firing_input
     x = potentials(time_steps, 2, channels, height, width)
@@ -360,8 +360,8 @@ def test_layers_are_run_together_without_gradients_alone():
     s = fire(LIF(), potentials(1, 1, 16, 5, 5), conv)
     p = LIF().dynamics()
     with torch.no_grad():
-        assert convolve_and_fire(PackedConv2d(conv), s, p) is not None
-    assert convolve_and_fire(PackedConv2d(conv), s, p) is None  # gradients are wanted
+        assert convolve_and_fire(LaidOutConv2d(conv), s, p) is not None
+    assert convolve_and_fire(LaidOutConv2d(conv), s, p) is None  # gradients are wanted
 
 
 @pytest.mark.parametrize("channels", [16, 24, 360])
@@ -389,7 +389,7 @@ def test_lookup_tables_over_four_channels(rate, kernel, monkeypatch):
     _, weight, expected = results(x, conv)
     monkeypatch.setattr(convolution, "takes_table", lambda *_: True)
     assert_close(results(x, conv, weight)[2], expected)
-    packed = PackedConv2d(conv)
+    packed = LaidOutConv2d(conv)
     with torch.no_grad():
         assert_close([convolve(packed, fire(LIF(), x, packed).flatten(0, 1))], expected[:1])
     assert set(packed.weight.layouts) == {("rows", True)}

@@ -57,7 +57,7 @@ def check_conv(s: Spikes, out_channels, kernel, stride, padding, bias, table) ->
     w = weight.double().requires_grad_()
     expected = F.conv2d(x, w, None if start is None else start.double(), stride, padding)
     geometry = conv.geometry(tuple(x.shape), tuple(weight.shape), stride, padding, table)
-    packed = conv.pack_weight(weight, table)
+    packed = conv.lay_out_weight(weight, table)
     y = conv.forward(s.bits, packed, start, geometry)
     assert_close(y, expected)
     if out_channels % 8 == 0:

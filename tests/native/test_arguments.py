@@ -33,14 +33,14 @@ CALLS = {
         conv.geometry,
         dict(shape=(2, C, H, W), weight=(OUT, C, 3, 3), stride=(1, 1), padding=(1, 1), table=False),
     ),
-    "pack_weight": (conv.pack_weight, dict(weight=WEIGHT, table=False)),
+    "lay_out_weight": (conv.lay_out_weight, dict(weight=WEIGHT, table=False)),
     "forward": (
         conv.forward,
-        dict(bits=BITS, packed=conv.pack_weight(WEIGHT), bias=torch.zeros(OUT), conv=CONV),
+        dict(bits=BITS, packed=conv.lay_out_weight(WEIGHT), bias=torch.zeros(OUT), conv=CONV),
     ),
     "fire": (
         conv.forward_and_fire,
-        dict(bits=BITS, packed=conv.pack_weight(WEIGHT), bias=None, time_steps=T, neuron=NEURON)
+        dict(bits=BITS, packed=conv.lay_out_weight(WEIGHT), bias=None, time_steps=T, neuron=NEURON)
         | dict(conv=CONV),
     ),
     "grad_weight": (conv.grad_weight, dict(bits=BITS, grad_out=GRAD, conv=CONV)),
@@ -106,7 +106,7 @@ def test_tensors_of_other_sizes_are_refused(call, name, axis):
     whole = CALLS[call][1][name]
     part = whole.narrow(axis, 0, whole.size(axis) - 1)
     part = torch.empty_like(part).copy_(part)
-    if (call, name) == ("pack_weight", "weight"):
+    if (call, name) == ("lay_out_weight", "weight"):
         assert run(call, weight=part).numel() <= run(call).numel()  # any size is right
         return
     with pytest.raises(ValueError, match="expected"):
@@ -142,8 +142,8 @@ def test_gradients_with_the_channels_first_in_memory_are_refused(call):
         ("geometry", dict(padding=(-1, 0)), "all sizes and strides at least 1"),
         ("geometry", dict(shape=(1, C, 1, 2**26)), "too long for the kernels"),
         ("geometry", dict(shape=(1, 6, H, W), weight=(8, 6, 3, 3), table=True), "multiple of 4"),
-        ("pack_weight", dict(weight=torch.randn(8, 6, 3, 3), table=True), "multiple of 4"),
-        ("pack_weight", dict(weight=torch.randn(8, 6)), r"expected shape \[C', C, h, w\]"),
+        ("lay_out_weight", dict(weight=torch.randn(8, 6, 3, 3), table=True), "multiple of 4"),
+        ("lay_out_weight", dict(weight=torch.randn(8, 6)), r"expected shape \[C', C, h, w\]"),
         ("forward", dict(bits=BITS.flatten()), "bits: expected"),
         ("forward", dict(bits=BITS.flatten()[:51].view(3, 17)), "T divides the 2 images"),
         ("forward", dict(conv=geometry(table=True)), "packed: expected"),
@@ -177,7 +177,7 @@ def test_what_does_not_fit_together_is_refused(call, changed, error):
 
 def test_output_channels_of_neurons_fill_bytes():
     weight = torch.randn(12, C, 3, 3)
-    changed = dict(packed=conv.pack_weight(weight), conv=geometry(weight))
+    changed = dict(packed=conv.lay_out_weight(weight), conv=geometry(weight))
     with pytest.raises(ValueError, match="multiple of 8, got 2 steps and 12 channels"):
         run("fire", **changed)
 

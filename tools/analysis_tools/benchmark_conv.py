@@ -117,9 +117,9 @@ def time_layer(layer: Layer, rate: float, args: argparse.Namespace) -> str:
         runs["ours"] = lambda: depthwise_kernels.forward(bits, weight, g)
         runs["ours grad"] = lambda: depthwise_kernels.grad_weight(bits, grad, g)
     else:
-        rows, lif = kernels.pack_weight(weight, made), native.struct_of(neuron.dynamics())
+        rows, lif = kernels.lay_out_weight(weight, made), native.struct_of(neuron.dynamics())
         runs["dense fire"] = lambda: eager(dense()[None])
-        runs["ours"] = lambda: kernels.forward(bits, kernels.pack_weight(weight, table), None, g)
+        runs["ours"] = lambda: kernels.forward(bits, kernels.lay_out_weight(weight, table), None, g)
         runs["ours fire"] = lambda: kernels.forward_and_fire(bits, rows, None, 1, lif, g_made)
         runs["ours grad"] = lambda: kernels.grad_weight(bits, grad, g)
     if not depthwise and k == 3:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from mmspike.fused.cpu.laid_out import LaidOutConv2d
 from mmspike.fused.cpu.norm import normalise
-from mmspike.fused.cpu.packed import PackedConv2d
 from mmspike.fused.cpu.read_only import plain
 from mmspike.fused.cpu.spikes import PackedSpikes, Spikes
 from mmspike.fused.protocols import SplitLayer
@@ -69,16 +69,16 @@ def convolve(layer: nn.Module, spikes: Spikes) -> Tensor:
     if layer.groups > 1:
         return _Depthwise.apply(spikes.carrier, weight, spikes.bits, geometry)
     dense = _is_dense(spikes, geometry)
-    if isinstance(layer, PackedConv2d) and infers:
+    if isinstance(layer, LaidOutConv2d) and infers:
         if dense:
             return layer(spikes.unpack())
-        rows = layer.packed_rows(bool(geometry.table))
+        rows = layer.weight_rows(bool(geometry.table))
         return kernels.forward(spikes.bits, rows, layer.bias, geometry)
     return _Convolve.apply(spikes.carrier, weight, layer.bias, spikes, geometry, dense)
 
 
 def convolve_and_fire(
-    conv: PackedConv2d, spikes: PackedSpikes, p: LIFParameters
+    conv: LaidOutConv2d, spikes: PackedSpikes, p: LIFParameters
 ) -> PackedSpikes | None:
     """Run a deployed convolution on spikes, and the neurons that read it, without what is between.
 
@@ -95,7 +95,7 @@ def convolve_and_fire(
     steps, geometry = spikes.shape[0], _geometry_of(conv, spikes.flatten(0, 1))
     if geometry.out_channels % 8 or _is_dense(spikes, geometry):
         return None
-    rows = conv.packed_rows(bool(geometry.table))
+    rows = conv.weight_rows(bool(geometry.table))
     bits, count = kernels.forward_and_fire(
         spikes.bits, rows, conv.bias, steps, native.struct_of(p), geometry
     )
@@ -104,7 +104,7 @@ def convolve_and_fire(
 
 
 def _geometry_of(conv: nn.Module, spikes: PackedSpikes) -> ConvStruct:
-    made = isinstance(conv, PackedConv2d) and not torch.is_grad_enabled()
+    made = isinstance(conv, LaidOutConv2d) and not torch.is_grad_enabled()
     return kernels.geometry(
         tuple(spikes.shape),
         tuple(conv.weight.shape),
@@ -172,7 +172,7 @@ class _Convolve(torch.autograd.Function):
         ctx.geometry = geometry
         if dense:
             return F.conv2d(spikes.unpack(), weight, bias, *_steps_of(geometry))
-        packed = kernels.pack_weight(weight, bool(geometry.table))
+        packed = kernels.lay_out_weight(weight, bool(geometry.table))
         return kernels.forward(spikes.bits, packed, bias, geometry)
 
     @staticmethod

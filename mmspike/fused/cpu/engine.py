@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from mmspike.fused.cpu.attention import mix_packed
 from mmspike.fused.cpu.convolution import convolve, convolve_and_fire
+from mmspike.fused.cpu.laid_out import LaidOutConv2d
 from mmspike.fused.cpu.norm import normalise
-from mmspike.fused.cpu.packed import PackedConv2d
 from mmspike.fused.cpu.reasons import why_not_fire, why_not_input, why_not_pack, why_not_read
 from mmspike.fused.cpu.spikes import (
     PackedSpikes,
@@ -92,7 +92,7 @@ def _convolve_and_fire(
     conv = layer.layer
     if (
         not isinstance(spikes, PackedSpikes)
-        or not isinstance(conv, PackedConv2d)
+        or not isinstance(conv, LaidOutConv2d)
         or type(layer.norm) is not nn.Identity
         or is_watched(layer.norm)
         or why_not_read(conv)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from mmspike.fused.cpu.packed import PackedConv2d
+from mmspike.fused.cpu.laid_out import LaidOutConv2d
 from mmspike.fused.protocols import SplitLayer
 from mmspike.fused.watch import is_watched
 from mmspike.native.library import is_available
@@ -60,7 +60,7 @@ def why_not_read(layer: nn.Module) -> str | None:
         return "the layer has hooks"
     if isinstance(layer, SplitLayer):
         return why_not_read(layer.first)
-    if type(layer) not in (nn.Conv2d, PackedConv2d):
+    if type(layer) not in (nn.Conv2d, LaidOutConv2d):
         return f"the kernels do not know {type(layer).__name__}"
     if layer.groups > 1:
         why = _why_not_depthwise(layer)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mmspike.fused.cpu.read_only import ReadOnlyWeight, plain
 from mmspike.fused.switch import is_enabled
 from mmspike.layers.conv_shape import ConvShape
-from mmspike.native.conv import pack_weight
+from mmspike.native.conv import lay_out_weight
 
 _CHANNELS_LAST = torch.channels_last
 
@@ -31,7 +31,7 @@ def can_lay_out() -> bool:
     )
 
 
-class _Packed(nn.Module):
+class _LaidOut(nn.Module):
     """Computes from layouts of its weight, which cannot be written to (:class:`ReadOnlyWeight`).
 
     Loading and moving replace the weight. One that something else has put in its place is computed
@@ -68,7 +68,7 @@ class _Packed(nn.Module):
     def _freeze(self) -> None:
         self.weight = ReadOnlyWeight(plain(self.weight))
 
-    def _apply(self, *args: Any, **kwargs: Any) -> _Packed:
+    def _apply(self, *args: Any, **kwargs: Any) -> _LaidOut:
         with self._writable():
             return super()._apply(*args, **kwargs)
 
@@ -82,7 +82,7 @@ class _Packed(nn.Module):
         self._freeze()  # a file holds an ordinary weight
 
 
-class PackedConv2d(_Packed):
+class LaidOutConv2d(_LaidOut):
     """A convolution, as it was, on packed weights; input and output in channels-last memory.
 
     Args:
@@ -114,11 +114,11 @@ class PackedConv2d(_Packed):
             x, weight, self.bias, *geometry, "none", [], ""
         )
 
-    def packed_rows(self, table: bool) -> Tensor:
+    def weight_rows(self, table: bool) -> Tensor:
         """The weights as the event-driven convolution takes them."""
         if not isinstance(self.weight, ReadOnlyWeight):
-            return pack_weight(self.weight.detach(), table)
-        return self.weight.layout(("rows", table), lambda w: pack_weight(w, table))
+            return lay_out_weight(self.weight.detach(), table)
+        return self.weight.layout(("rows", table), lambda w: lay_out_weight(w, table))
 
     def as_convolution(self) -> ConvShape:
         """The geometry, for counters."""
@@ -134,7 +134,7 @@ class PackedConv2d(_Packed):
         )
 
 
-class PackedLinear(_Packed):
+class LaidOutLinear(_LaidOut):
     """A linear layer, as it was, on packed weights.
 
     Args:
@@ -173,5 +173,5 @@ def lay_out(layer: nn.Module) -> nn.Module | None:
         The layer to put in its place; ``None`` if there is none.
     """
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
-        return PackedConv2d(layer)
-    return PackedLinear(layer) if type(layer) is nn.Linear else None
+        return LaidOutConv2d(layer)
+    return LaidOutLinear(layer) if type(layer) is nn.Linear else None
