@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 from mmspike.native import library
@@ -55,10 +56,22 @@ def without_tf32():
             place.allow_tf32 = value
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_scope_of_other_modules():
+    """Begin every file without a default scope, which fixtures of a file may set for all of it."""
+    DefaultScope._instance_dict.clear()
+    yield
+    DefaultScope._instance_dict.clear()
+
+
 @pytest.fixture(autouse=True)
 def _default_scope():
-    """Leave mmengine's default scope, which a runner sets, as it was."""
+    """Leave mmengine's default scope, which a runner sets, as it was, and begin with new loggers.
+
+    A logger writes to the standard error of the test that first used it.
+    """
     before = dict(DefaultScope._instance_dict)
+    MMLogger._instance_dict.clear()
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(before)

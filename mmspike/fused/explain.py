@@ -86,6 +86,7 @@ def explain(
         What ran fused, layer by layer.
 
     Example:
+        >>> import torch
         >>> from mmspike.backbones import MetaSpikeFormer
         >>> model = MetaSpikeFormer(arch=dict(embed_dims=[8, 8, 16, 16], num_heads=2)).eval()
         >>> report = explain(model, torch.rand(1, 3, 32, 32))

@@ -78,7 +78,7 @@ def test_no_step_is_skipped_once_the_scale_has_settled(tmp_path, device):
     model = build_model(cfg, None, device).train()
     loader = iter(Runner.build_dataloader(cfg.train_dataloader, seed=0))
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    scaler = torch.amp.GradScaler(device)
+    scaler = torch.amp.GradScaler(device, init_scale=2.0**12)
     scales, losses = [], []
     for _ in range(STEPS):
         optimizer.zero_grad()

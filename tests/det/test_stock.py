@@ -11,7 +11,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmspike.backbones import meta_spikeformer
+from mmspike.backbones import MetaSpikeFormer, arguments
 from mmspike.det.detectors import check_detector
 from mmspike.layers.checks import is_doubling
 
@@ -28,7 +28,7 @@ WIDTHS = [8, 16, 16, 24, 32]
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(meta_spikeformer, "print_log", lambda text, *_, **__: lines.append(text))
+    monkeypatch.setattr(arguments, "print_log", lambda text, *_, **__: lines.append(text))
     return lines
 
 
@@ -91,12 +91,12 @@ def test_our_detector_classes_refuse_maps_that_miss_the_anchors(said):
 
 def test_segmentors_resize_and_need_no_warning(said):
     init_default_scope("mmseg")
-    meta_spikeformer.MetaSpikeFormer(out_indices=(1, 2, 3, 4), decode="mean")
+    MetaSpikeFormer(out_indices=(1, 2, 3, 4), decode="mean")
     assert said == []
 
 
 def test_sequences_keep_a_map_per_stage(said):
-    backbone = meta_spikeformer.MetaSpikeFormer()
+    backbone = MetaSpikeFormer()
     assert backbone.out_indices == (1, 2, 3, 4)
     assert not is_doubling(backbone.out_strides)
     assert said == []  # SpikeFPN merges maps of one stride

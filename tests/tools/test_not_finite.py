@@ -101,13 +101,14 @@ def test_a_weight_that_is_not_finite(root, tmp_path):
     hook = f"type='SpoilTensor', iteration=3, name={name!r}, value=float('nan')"
     body = f"custom_hooks = [dict({hook})]\n"
     config = write_config(tmp_path, root, SEGMENTOR, body)
-    out = run("train.py", config, "--work-dir", tmp_path, ok=False)
+    run_dir = tmp_path / "run"  # mmengine writes a copy of the config there, of the same name
+    out = run("train.py", config, "--work-dir", run_dir, ok=False)
     assert "iteration 3: not all numbers are finite after these images: " in out
     assert re.search(rf"weights and buffers \(1 of \d+\): {re.escape(name)} \(NaN\)", out)
     assert "loss: nan" not in out  # the loss does not tell
-    assert checkpoints(tmp_path) == ["iter_1.pth", "iter_2.pth"]
+    assert checkpoints(run_dir) == ["iter_1.pth", "iter_2.pth"]
 
-    good, bad = tmp_path / "iter_2.pth", tmp_path / "bad.pth"
+    good, bad = run_dir / "iter_2.pth", tmp_path / "bad.pth"
     assert "mIoU" in run("test.py", config, good, "--work-dir", tmp_path / "test")
     checkpoint = torch.load(good, weights_only=False)
     checkpoint["state_dict"][STEM_MEAN][1] = float("nan")
