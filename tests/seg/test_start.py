@@ -104,7 +104,10 @@ def test_one_spike_is_enough_for_the_published_gradient(backend, monkeypatch):
         RepConv, "rest", lambda conv, y, norm=fused.call, _=None: rest(conv, y, norm)
     )
     for a, b in zip(given, run(layer, backend, x), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * b.abs().max().item())
+        if backend == "native":
+            assert torch.equal(a, b)
+        else:  # torch.where lays the map out otherwise, and sums round in another order
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * b.abs().max().item())
     assert given[0].any()
 
 

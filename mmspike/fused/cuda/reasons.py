@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from mmspike.fused.protocols import SplitLayer
+from mmspike.fused.reasons import why_not_lif, why_not_plain
 from mmspike.fused.watch import is_watched
-from mmspike.neurons import LIF, name_of
 from mmspike.neurons.kernels import triton
 
 
@@ -19,26 +18,12 @@ def why_not_input(x: Tensor) -> str | None:
     why = triton.why_not(x)
     if why is not None:
         return why
-    if type(x) is not Tensor:
-        return f"{type(x).__name__} is not a plain tensor"
-    if _get_current_dispatch_mode() is not None:
-        return "a counter watches the operators"
-    if torch.jit.is_tracing():
-        return "the model is traced"
-    return None if x.numel() else "the input is empty"
+    return why_not_plain(x)
 
 
 def why_not_fire(neuron: nn.Module, x_seq: Tensor) -> str | None:
     """Why the kernels do not run a neuron on maps ``[T, B, C, H, W]``."""
-    if type(neuron) is not LIF:
-        return f"the kernels know LIF, not {name_of(neuron)}"
-    if neuron.backend not in ("auto", "triton"):
-        return f"the neuron asks for backend {neuron.backend!r}"
-    if not triton.supports(neuron.surrogate_function):
-        return f"the kernels do not know the surrogate {type(neuron.surrogate_function).__name__}"
-    if x_seq.dim() != 5:
-        return "the input is no map [T, B, C, H, W]"
-    return "the neuron has hooks" if is_watched(neuron) else None
+    return why_not_lif(neuron, x_seq, "triton", triton.supports)
 
 
 def why_not_read(layer: nn.Module) -> str | None:
