@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mmspike import fused
-from mmspike.fused import memory
-from mmspike.fused.cuda import reasons
+from mmspike.fused import memory, reasons
 from tests.det import helpers as det
 from tests.fused.cuda.helpers import DEVICE, ENGINE_MARKS, INTERPRETED
 from tests.fused.cuda.layouts import LayoutWatch
