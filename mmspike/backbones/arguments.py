@@ -79,7 +79,7 @@ def warn_of_strides(indices: tuple[int, ...], strides: list[int]) -> None:
 def read_attn_neuron(
     change: dict[str, Any] | None, neuron_cfg: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What the neuron after the attention has different."""
+    """Settings in which the neuron after the attention differs from the others."""
     if change is None:
         return {"v_threshold": 0.5} if neuron_takes(neuron_cfg, "v_threshold") else {}
     of = change if "type" in change else neuron_cfg

@@ -64,7 +64,7 @@ class MetaSpikeFormer(BaseModule):
             time, which any ordinary neck or head takes.
         neuron_cfg: Config of the neurons, see :func:`mmspike.neurons.build_neuron`; ``None`` means
             the model's ``neuron_cfg``, or ``dict(type="mmspike.LIF")``.
-        attn_neuron_cfg: What the neuron after the attention has different; ``None`` means
+        attn_neuron_cfg: Settings in which the neuron after the attention differs; ``None`` means
             ``dict(v_threshold=0.5)``, or nothing where the neuron has no threshold.
         attn_init_size: Height and width of the images that a training from scratch sees: q, k and v
             then start at the rate at which the attention, which sums over the image, neither is

@@ -32,7 +32,7 @@ def compare_tensors(
     Args:
         offered: From a file.
         targets: Of the model.
-        what: Put in front.
+        what: What the names are those of; put before the differences.
     """
     shapes = [
         f"{name} {list(getattr(offered[name], 'shape', ()))}, not {list(target.shape)}"

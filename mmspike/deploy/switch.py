@@ -24,20 +24,20 @@ class DeployReport:
     Attributes:
         folded: Layers whose norm was folded in.
         attentions: Attention modules whose q, k and v now come from one pass.
-        packed: Layers with weights laid out for the CPU.
+        laid_out: Layers with weights laid out for the CPU.
         norms_left: Names of batch norms that are still there, because no rule knows where to fold
             them.
     """
 
     folded: int = 0
     attentions: int = 0
-    packed: int = 0
+    laid_out: int = 0
     norms_left: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         text = (
             f"{self.folded} norms folded, q, k and v in one pass in {self.attentions} attention "
-            f"modules, weights of {self.packed} layers packed"
+            f"modules, weights of {self.laid_out} layers laid out"
         )
         if self.norms_left:
             text += f"; norms left: {', '.join(self.norms_left)}"
@@ -45,7 +45,7 @@ class DeployReport:
 
 
 def switch_to_deploy(
-    model: nn.Module, rep_conv: str = "cheapest", pack: bool | None = None
+    model: nn.Module, rep_conv: str = "cheapest", lay_out: bool | None = None
 ) -> DeployReport:
     """Fold a trained model for inference, in place; its outputs stay the same, to rounding.
 
@@ -61,23 +61,23 @@ def switch_to_deploy(
         rep_conv: ``"cheapest"`` computes a RepConv as 1x1, depthwise 3x3 and 1x1 convolutions,
             the fewest operations; ``"conv3x3"`` as the single convolution that neuromorphic
             hardware wants.
-        pack: Whether to lay out weights for the CPU; ``None`` does where the model is on one and
+        lay_out: Whether to lay out weights for the CPU; ``None`` does where the model is on one and
             torch can.
 
     Returns:
         What was done.
 
     Raises:
-        ValueError: If ``rep_conv`` is neither, or packing is asked for and torch cannot.
+        ValueError: If ``rep_conv`` is neither, or ``lay_out`` is set and torch has no oneDNN.
     """
     if rep_conv not in REP_CONV_FORMS:
         raise ValueError(
             f"switch_to_deploy: rep_conv must be one of {REP_CONV_FORMS}, got {rep_conv!r}"
         )
-    if pack and not fused.can_lay_out():
-        raise ValueError("switch_to_deploy: pack=True, but this torch has no oneDNN")
-    if pack is None:
-        pack = fused.can_lay_out() and all(p.device.type == "cpu" for p in model.parameters())
+    if lay_out and not fused.can_lay_out():
+        raise ValueError("switch_to_deploy: lay_out=True, but this torch has no oneDNN")
+    if lay_out is None:
+        lay_out = fused.can_lay_out() and all(p.device.type == "cpu" for p in model.parameters())
     report = DeployReport()
     model.eval()
     for parent in list(model.modules()):
@@ -96,8 +96,8 @@ def switch_to_deploy(
             module.norm = nn.Identity()
             module.mark("deployed")
             report.folded += 1
-    if pack:
-        report.packed = _lay_out(model)
+    if lay_out:
+        report.laid_out = _lay_out(model)
     model.requires_grad_(False)
     report.norms_left = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm)]
     return report

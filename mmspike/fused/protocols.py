@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -65,6 +65,17 @@ class SplitLayer(Protocol):
         Returns:
             ``[N, C', H, W]``.
         """
+
+
+_split_types: dict[type, bool] = {}
+
+
+def is_split(layer: nn.Module) -> TypeGuard[SplitLayer]:
+    """Whether a layer is a :class:`SplitLayer`; Python's own check is slow, so once a class."""
+    known = _split_types.get(type(layer))
+    if known is None:
+        known = _split_types[type(layer)] = isinstance(layer, SplitLayer)
+    return known
 
 
 class SpikingAttention(Protocol):

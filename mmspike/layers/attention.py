@@ -86,7 +86,7 @@ class SpikeDrivenSelfAttention(Deployable):
         num_heads: Heads that the channels are split into.
         norm_cfg: Config of the norms.
         neuron_cfg: Config of the neurons.
-        attn_neuron_cfg: What the neuron after the attention has different from ``neuron_cfg``.
+        attn_neuron_cfg: Settings in which the neuron after the attention differs.
         scale: Factor of the attention; 0.125 in the published models, whatever the head's width.
         init_pixels: Pixels of the maps that a training from scratch sees. The attention sums over
             them: q, k and v then start at the firing rate at which it neither is silent nor

@@ -34,7 +34,7 @@ def geometry(
         weight: Shape of the weights, ``[C', C, h, w]``; ``[C, 1, h, w]`` of a depthwise one.
         stride: Along height and width.
         padding: Along height and width.
-        table: As the weights were packed.
+        table: Whether the weights were laid out as a lookup table, see :func:`lay_out_weight`.
 
     Raises:
         RuntimeError: If the kernel does not fit into the padded map.
@@ -89,18 +89,18 @@ def lay_out_weight(weight: Tensor, table: bool = False) -> Tensor:
         kernel_width=width,
         table=table,
     )
-    packed = weight.new_empty(loaded().mmspike_packed_size(conv), requires_grad=False)
+    laid_out = weight.new_empty(loaded().mmspike_laid_out_size(conv), requires_grad=False)
     strides = (ctypes.c_int64 * 4)(*weight.stride())
-    call("pack_weight", weight_at, strides, packed.data_ptr(), conv)
-    return packed
+    call("lay_out_weight", weight_at, strides, laid_out.data_ptr(), conv)
+    return laid_out
 
 
-def forward(bits: Tensor, packed: Tensor, bias: Tensor | None, conv: ConvStruct) -> Tensor:
+def forward(bits: Tensor, laid_out: Tensor, bias: Tensor | None, conv: ConvStruct) -> Tensor:
     """Convolve spikes.
 
     Args:
         bits: Spikes, ``[T, bytes of a step]``, a step in the order ``[N / T, H, W, C]``.
-        packed: What :func:`lay_out_weight` gave.
+        laid_out: What :func:`lay_out_weight` gave.
         bias: ``[C']`` or ``None``.
         conv: What :func:`geometry` gave.
 
@@ -111,15 +111,15 @@ def forward(bits: Tensor, packed: Tensor, bias: Tensor | None, conv: ConvStruct)
         TypeError: If an argument is of another type.
         ValueError: If a tensor is of another size, or not contiguous on the CPU.
     """
-    bits_at, steps, packed_at, bias_at = _operands(bits, packed, bias, conv)
-    out = packed.new_empty(conv.images, conv.out_height, conv.out_width, conv.out_channels)
-    call("conv_forward", bits_at, packed_at, bias_at, out.data_ptr(), steps, conv)
+    bits_at, steps, weights_at, bias_at = _operands(bits, laid_out, bias, conv)
+    out = laid_out.new_empty(conv.images, conv.out_height, conv.out_width, conv.out_channels)
+    call("conv_forward", bits_at, weights_at, bias_at, out.data_ptr(), steps, conv)
     return out.permute(0, 3, 1, 2)
 
 
 def forward_and_fire(
     bits: Tensor,
-    packed: Tensor,
+    laid_out: Tensor,
     bias: Tensor | None,
     time_steps: int,
     neuron: LIFStruct,
@@ -129,7 +129,7 @@ def forward_and_fire(
 
     Args:
         bits: Spikes, ``[T, bytes of a step]``, a step in the order ``[B, H, W, C]``.
-        packed: What :func:`lay_out_weight` gave.
+        laid_out: What :func:`lay_out_weight` gave.
         bias: ``[C']`` or ``None``.
         time_steps: T.
         neuron: The neurons' parameters.
@@ -142,7 +142,7 @@ def forward_and_fire(
         TypeError: If an argument is of another type.
         ValueError: If a tensor is of another size, or not contiguous on the CPU.
     """
-    bits_at, steps, packed_at, bias_at = _operands(bits, packed, bias, conv)
+    bits_at, steps, weights_at, bias_at = _operands(bits, laid_out, bias, conv)
     if steps != time_steps or conv.out_channels % 8:
         raise ValueError(
             f"expected bits over {time_steps} steps and output channels that are a multiple of 8, "
@@ -152,7 +152,7 @@ def forward_and_fire(
         raise TypeError(f"neuron: expected a LIFStruct, got {type(neuron).__name__}")
     size = conv.images // steps * conv.out_height * conv.out_width * conv.out_channels
     spikes = bits.new_empty(steps, size // 8)
-    arguments = (bits_at, packed_at, bias_at, spikes.data_ptr(), steps, neuron, conv)
+    arguments = (bits_at, weights_at, bias_at, spikes.data_ptr(), steps, neuron, conv)
     return spikes, call("conv_fire", *arguments)
 
 
@@ -231,14 +231,14 @@ def unpack(bits: Tensor, spikes: Tensor) -> Tensor:
 
 
 def _operands(
-    bits: Tensor, packed: Tensor, bias: Tensor | None, conv: ConvStruct
+    bits: Tensor, laid_out: Tensor, bias: Tensor | None, conv: ConvStruct
 ) -> tuple[int, int, int, int | None]:
     """Where the spikes begin, over how many steps they go, where weights and bias begin."""
     check_conv(conv)
     bits_at, steps = bits_pointer(bits, conv.images, conv.height * conv.width * conv.channels)
-    packed_at = pointer("packed", packed, (loaded().mmspike_packed_size(conv),))
+    weights_at = pointer("laid_out", laid_out, (loaded().mmspike_laid_out_size(conv),))
     bias_at = None if bias is None else pointer("bias", bias, (conv.out_channels,))
-    return bits_at, steps, packed_at, bias_at
+    return bits_at, steps, weights_at, bias_at
 
 
 def _out_shape(conv: ConvStruct) -> tuple[int, int, int, int]:

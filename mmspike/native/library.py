@@ -53,7 +53,7 @@ class ConvStruct(ctypes.Structure):
     ]
 
 
-VERSION = 4
+VERSION = 5
 """What ``mmspike_version()`` of csrc/native.cpp gives: a library of another one is not called."""
 
 _LIF, _NORM, _CONV = (POINTER(struct) for struct in (LIFStruct, NormStruct, ConvStruct))
@@ -69,8 +69,8 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "norm_backward": (None, [*[_PTR] * 7, _N, _N, c_int]),
     "norm_sums": (None, [*[_PTR] * 4, _N, _N, c_int]),
     "unpack": (None, [_PTR, _PTR, _N, _N, c_int]),
-    "packed_size": (_N, [_CONV]),
-    "pack_weight": (None, [_PTR, _STRIDES, _PTR, _CONV, c_int]),
+    "laid_out_size": (_N, [_CONV]),
+    "lay_out_weight": (None, [_PTR, _STRIDES, _PTR, _CONV, c_int]),
     "conv_forward": (_N, [*[_PTR] * 4, _N, _CONV, c_int]),
     "conv_fire": (_N, [*[_PTR] * 4, _N, _LIF, _CONV, c_int]),
     "conv_grad_weight": (None, [*[_PTR] * 3, _N, _CONV, c_int]),

@@ -100,12 +100,12 @@ def test_loads_its_own_form(plain, files, how, form):
 
 
 @pytest.mark.skipif(not can_lay_out(), reason="no oneDNN")
-@pytest.mark.parametrize("pack", [True, False])
-def test_packed_or_not_is_one_form(plain, files, pack):
+@pytest.mark.parametrize("lay_out", [True, False])
+def test_laid_out_or_not_is_one_form(plain, files, lay_out):
     model, batch = plain
-    other = scramble(as_form(model, "cheapest", pack=pack))
+    other = scramble(as_form(model, "cheapest", lay_out=lay_out))
     load_whole(other, files["cheapest"])
-    expected = as_form(model, "cheapest", pack=pack)
+    expected = as_form(model, "cheapest", lay_out=lay_out)
     assert torch.equal(logits(other, batch), logits(expected, batch))
 
 

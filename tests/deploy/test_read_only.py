@@ -25,17 +25,17 @@ X = torch.randn(2, 8, 6, 5, generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture(params=["conv", "linear"])
 def layers(request):
-    """A plain layer, and its packed twin, which has run."""
+    """A plain layer, and its twin with weights laid out, which has run."""
     if request.param == "conv":
         plain, x = nn.Conv2d(8, 8, 3, padding=1), X
-        packed = LaidOutConv2d(plain)
+        laid_out = LaidOutConv2d(plain)
     else:
         plain, x = nn.Linear(8, 8), X.flatten(2).mean(-1)
-        packed = LaidOutLinear(plain)
+        laid_out = LaidOutLinear(plain)
     with torch.no_grad():
-        torch.testing.assert_close(packed(x), plain(x), rtol=1e-4, atol=1e-5)
-    assert packed.weight.layouts
-    return plain, packed, x
+        torch.testing.assert_close(laid_out(x), plain(x), rtol=1e-4, atol=1e-5)
+    assert laid_out.weight.layouts
+    return plain, laid_out, x
 
 
 def twice(weight):
@@ -81,44 +81,44 @@ WRITES = {
 @pytest.mark.parametrize("how", WRITES)
 @torch.no_grad()
 def test_a_write_is_refused(layers, how):
-    _, packed, x = layers
-    before = packed(x)
+    _, laid_out, x = layers
+    before = laid_out(x)
     for weight in (
-        packed.weight,
-        packed.state_dict()["weight"],
-        dict(packed.named_parameters())["weight"],
+        laid_out.weight,
+        laid_out.state_dict()["weight"],
+        dict(laid_out.named_parameters())["weight"],
     ):
         with pytest.raises(
             (RuntimeError, TypeError), match=r"read-only|numpy\(\) is not supported"
         ):
             WRITES[how](weight)
-    assert torch.equal(packed(x), before)
+    assert torch.equal(laid_out(x), before)
 
 
 @torch.no_grad()
 def test_what_it_was_made_from_is_not_it(layers):
-    plain, packed, x = layers
-    before = packed(x)
+    plain, laid_out, x = layers
+    before = laid_out(x)
     plain.weight.data.zero_()
-    assert torch.equal(packed(x), before)
+    assert torch.equal(laid_out(x), before)
 
 
 @pytest.mark.parametrize("grad", [True, False])
 def test_another_weight_in_its_place_is_used(layers, grad):
-    plain, packed, x = layers
+    plain, laid_out, x = layers
     weight = twice(plain.weight)
     other = functional_call(plain, {"weight": weight}, x)
     with torch.set_grad_enabled(grad):
-        called = functional_call(packed, {"weight": weight}, x)
+        called = functional_call(laid_out, {"weight": weight}, x)
         torch.testing.assert_close(called, other, rtol=1e-4, atol=1e-5)
-        packed.weight = nn.Parameter(weight, requires_grad=False)
-        torch.testing.assert_close(packed(x), other, rtol=1e-4, atol=1e-5)
-        packed.weight.data.zero_()
+        laid_out.weight = nn.Parameter(weight, requires_grad=False)
+        torch.testing.assert_close(laid_out(x), other, rtol=1e-4, atol=1e-5)
+        laid_out.weight.data.zero_()
         torch.testing.assert_close(
-            packed(x) - packed.bias.view(-1, *[1] * (x.dim() - 2)), 0 * other
+            laid_out(x) - laid_out.bias.view(-1, *[1] * (x.dim() - 2)), 0 * other
         )
-        packed.bias.data.fill_(1)
-        torch.testing.assert_close(packed(x), torch.ones_like(other))
+        laid_out.bias.data.fill_(1)
+        torch.testing.assert_close(laid_out(x), torch.ones_like(other))
 
 
 def pickled(layer):
@@ -145,54 +145,54 @@ COPIES = {
 
 @pytest.mark.parametrize("how", COPIES)
 @torch.no_grad()
-def test_copies_compute_the_same_and_stay_packed(layers, how):
-    plain, packed, x = layers
-    expected = packed(x)
-    other = COPIES[how](packed)
+def test_copies_compute_the_same_and_stay_laid_out(layers, how):
+    plain, laid_out, x = layers
+    expected = laid_out(x)
+    other = COPIES[how](laid_out)
     assert isinstance(other.weight, ReadOnlyWeight)
     assert torch.equal(other(x), expected)
     assert other.weight.layouts
     other.load_state_dict({"weight": twice(plain.weight), "bias": plain.bias})
     assert not torch.equal(other(x), expected)
     if how in ("deepcopy", "pickle", "torch.save"):
-        assert torch.equal(packed(x), expected)
+        assert torch.equal(laid_out(x), expected)
 
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_inference_mode(layers, inside):
-    plain, packed, x = layers
+    plain, laid_out, x = layers
     state = {"weight": twice(plain.weight), "bias": plain.bias.detach().clone()}
     expected = functional_call(plain, state, x)
     with torch.inference_mode(inside):
-        packed = type(packed)(plain)
-        packed.load_state_dict(state)
+        laid_out = type(laid_out)(plain)
+        laid_out.load_state_dict(state)
     with torch.inference_mode():
-        torch.testing.assert_close(packed(x), expected, rtol=1e-4, atol=1e-5)
-        for weight in (packed.weight.data, copy.deepcopy(packed).state_dict()["weight"]):
+        torch.testing.assert_close(laid_out(x), expected, rtol=1e-4, atol=1e-5)
+        for weight in (laid_out.weight.data, copy.deepcopy(laid_out).state_dict()["weight"]):
             assert torch.equal(weight.flatten(), state["weight"].flatten())
         torch.testing.assert_close(
-            packed.double()(x.double()), expected.double(), rtol=1e-4, atol=1e-5
+            laid_out.double()(x.double()), expected.double(), rtol=1e-4, atol=1e-5
         )
 
 
 @pytest.mark.parametrize("assign", [True, False])
 @torch.no_grad()
 def test_loading_copies(layers, assign):
-    plain, packed, x = layers
+    plain, laid_out, x = layers
     state = {"weight": twice(plain.weight), "bias": plain.bias.detach().clone()}
-    packed.load_state_dict(state, assign=assign)
+    laid_out.load_state_dict(state, assign=assign)
     expected = functional_call(plain, state, x)
-    torch.testing.assert_close(packed(x), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(laid_out(x), expected, rtol=1e-4, atol=1e-5)
     state["weight"].zero_()
-    torch.testing.assert_close(packed(x), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(laid_out(x), expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(RuntimeError, match="size mismatch"):
-        packed.load_state_dict({"weight": torch.zeros(1), "bias": plain.bias})
-    torch.testing.assert_close(packed(x), expected, rtol=1e-4, atol=1e-5)
+        laid_out.load_state_dict({"weight": torch.zeros(1), "bias": plain.bias})
+    torch.testing.assert_close(laid_out(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_files_hold_ordinary_weights(layers):
-    plain, packed, _ = layers
-    for state in (packed.state_dict(), weights_to_cpu(get_state_dict(packed))):
+    plain, laid_out, _ = layers
+    for state in (laid_out.state_dict(), weights_to_cpu(get_state_dict(laid_out))):
         file = io.BytesIO()
         torch.save(state, file)
         file.seek(0)
@@ -202,10 +202,10 @@ def test_files_hold_ordinary_weights(layers):
 
 
 def test_reads_as_any_parameter(layers):
-    plain, packed, _ = layers
-    weight = packed.weight
+    plain, laid_out, _ = layers
+    weight = laid_out.weight
     assert isinstance(weight, nn.Parameter)
-    assert [name for name, _ in packed.named_parameters()] == ["weight", "bias"]
+    assert [name for name, _ in laid_out.named_parameters()] == ["weight", "bias"]
     assert (weight.shape, weight.dtype, weight.device) == (
         *(plain.weight.shape, plain.weight.dtype, plain.weight.device),
     )
@@ -219,16 +219,16 @@ def test_reads_as_any_parameter(layers):
 def test_a_deployed_model_says_so():
     model = spike_conv(8, 8, 3, norm_cfg=dict(type="BN")).eval()
     x = 3 * X[None]
-    packed, free = copy.deepcopy(model), copy.deepcopy(model)
-    switch_to_deploy(packed)
-    switch_to_deploy(free, pack=False)
-    expected = packed(x)
-    with pytest.raises(RuntimeError, match=r"deploy with pack=False"):
-        next(packed.parameters()).data.mul_(2)
-    assert torch.equal(packed(x), expected)
+    laid_out, free = copy.deepcopy(model), copy.deepcopy(model)
+    switch_to_deploy(laid_out)
+    switch_to_deploy(free, lay_out=False)
+    expected = laid_out(x)
+    with pytest.raises(RuntimeError, match=r"deploy with lay_out=False"):
+        next(laid_out.parameters()).data.mul_(2)
+    assert torch.equal(laid_out(x), expected)
     torch.testing.assert_close(free(x), expected, rtol=1e-4, atol=1e-5)
     for parameter in free.parameters():
         parameter.data.mul_(2)
     torch.testing.assert_close(free(x), 2 * expected, rtol=1e-4, atol=1e-5)
-    packed.load_state_dict(free.state_dict())
-    torch.testing.assert_close(packed(x), 2 * expected, rtol=1e-4, atol=1e-5)
+    laid_out.load_state_dict(free.state_dict())
+    torch.testing.assert_close(laid_out(x), 2 * expected, rtol=1e-4, atol=1e-5)

@@ -48,16 +48,16 @@ def assert_same(deployed, expected, allowed=2e-3):
 @pytest.mark.parametrize("rep_conv", ["cheapest", "conv3x3"])
 @pytest.mark.parametrize("time_steps", [1, 4])
 @pytest.mark.parametrize("size", [(128, 96), (93, 130)])
-@pytest.mark.parametrize("pack", [True, False])
-def test_backbone(rep_conv, time_steps, size, pack):
-    if pack and not can_lay_out():
+@pytest.mark.parametrize("lay_out", [True, False])
+def test_backbone(rep_conv, time_steps, size, lay_out):
+    if lay_out and not can_lay_out():
         pytest.skip("no oneDNN")
     model = MetaSpikeFormer(arch=ARCH, time_steps=time_steps, attn_init_size=size)
     trained(model, *torch.randn(2, 2, 3, *size))
     plain = copy.deepcopy(model)
-    report = switch_to_deploy(model, rep_conv, pack)
+    report = switch_to_deploy(model, rep_conv, lay_out)
     with torch.no_grad():
-        for batch in (3, 1):  # another size than the weights were packed for
+        for batch in (3, 1):  # another size than the weights were laid out for
             x = torch.randn(1, batch, 3, *size)
             for stage, expected in zip(model.stages, plain.stages, strict=True):
                 # part by part: behind the attention, one spike that flips changes every pixel
@@ -78,7 +78,7 @@ def test_backbone(rep_conv, time_steps, size, pack):
     assert report.norms_left == []
     assert not any(isinstance(m, RepConv) for m in model.modules())
     assert report.attentions == 8
-    assert (report.packed > 0) == pack
+    assert (report.laid_out > 0) == lay_out
 
 
 def test_half_precision():
@@ -181,7 +181,7 @@ def test_energy_is_that_of_the_training_graph(rep_conv):
         assert row.rates == rates[row.name.replace("qkv_conv", "q_conv")]
 
 
-def test_energy_of_packed_layers():
+def test_energy_of_laid_out_layers():
     model = MetaSpikeFormerClassifier(5, arch=ARCH, attn_init_size=(40, 48))
     trained(model, *torch.randn(4, 2, 3, 40, 48))
     image = torch.randn(2, 3, 40, 48)
@@ -196,7 +196,7 @@ def test_energy_of_packed_layers():
 
 
 @pytest.mark.skipif(not can_lay_out(), reason="no oneDNN")
-def test_packed_weights_follow_the_plain_ones():
+def test_laid_out_weights_follow_the_plain_ones():
     layer = LaidOutConv2d(nn.Conv2d(4, 6, 3, padding=1))
     x = torch.randn(2, 4, 8, 8)
     with torch.no_grad():

@@ -121,14 +121,14 @@ def test_groups_taken_together_at_low_rates(rate, channels):
 
 @pytest.mark.parametrize("time_steps", [*range(1, 9), 40])  # 40: more than a tile has pixels
 def test_every_number_of_steps_in_one_pass(time_steps):
-    packed = LaidOutConv2d(nn.Conv2d(16, 24, 3, padding=1))
+    laid_out = LaidOutConv2d(nn.Conv2d(16, 24, 3, padding=1))
     neuron = LIF()
-    packed.bias.data += neuron.firing_input
+    laid_out.bias.data += neuron.firing_input
     x = potentials(time_steps, 2, 16, 5, 6)
     with torch.no_grad():
-        s = fire(LIF(), x, packed)
-        expected = neuron(per_step_of(lambda s: convolve(packed, s), s))
-        fused = convolve_and_fire(packed, s, neuron.dynamics())
+        s = fire(LIF(), x, laid_out)
+        expected = neuron(per_step_of(lambda s: convolve(laid_out, s), s))
+        fused = convolve_and_fire(laid_out, s, neuron.dynamics())
     assert torch.equal(fused.unpack(), expected)
     assert fused.count == expected.sum() > 0
 
@@ -142,13 +142,13 @@ def test_dense_and_sparse_way_agree(limit, monkeypatch):
     assert_close(results(x, conv, weight)[2], expected)
 
 
-def test_packed_layers_in_inference():
+def test_laid_out_layers_in_inference():
     conv = nn.Conv2d(32, 48, 3, padding=1)
-    packed = LaidOutConv2d(conv)
+    laid_out = LaidOutConv2d(conv)
     for batch in (1, 3):
         x = potentials(2, batch, 32, 11, 10)
         with torch.no_grad():
-            y = convolve(packed, fire(LIF(), x, packed).flatten(0, 1))
+            y = convolve(laid_out, fire(LIF(), x, laid_out).flatten(0, 1))
             assert_close([y], [conv(LIF()(x).flatten(0, 1))])
 
 
@@ -338,17 +338,17 @@ def test_against_a_convolution_in_double_precision():
 @pytest.mark.parametrize("dynamics", [{}, dict(tau=1.7, v_reset=None, v_threshold=0.6)], ids=str)
 def test_convolution_and_the_neuron_behind_it_in_one_pass(shape, time_steps, dynamics):
     channels, out, kernel, stride, padding, height, width = shape
-    packed = LaidOutConv2d(nn.Conv2d(channels, out, kernel, stride, padding))
+    laid_out = LaidOutConv2d(nn.Conv2d(channels, out, kernel, stride, padding))
     neuron = LIF(**dynamics)
-    packed.bias.data += neuron.firing_input
+    laid_out.bias.data += neuron.firing_input
     x = potentials(time_steps, 2, channels, height, width)
     with torch.no_grad():
-        s = fire(LIF(), x, packed)
-        fused = convolve_and_fire(packed, s, neuron.dynamics())
+        s = fire(LIF(), x, laid_out)
+        fused = convolve_and_fire(laid_out, s, neuron.dynamics())
         if out % 8:
             assert fused is None
             return
-        y = per_step_of(lambda s: convolve(packed, s), s)
+        y = per_step_of(lambda s: convolve(laid_out, s), s)
         expected = neuron(y)
         assert torch.equal(fused.unpack(), expected)  # the sums are the same to the bit
     assert fused.count == expected.sum()
@@ -389,10 +389,10 @@ def test_lookup_tables_over_four_channels(rate, kernel, monkeypatch):
     _, weight, expected = results(x, conv)
     monkeypatch.setattr(convolution, "takes_table", lambda *_: True)
     assert_close(results(x, conv, weight)[2], expected)
-    packed = LaidOutConv2d(conv)
+    laid_out = LaidOutConv2d(conv)
     with torch.no_grad():
-        assert_close([convolve(packed, fire(LIF(), x, packed).flatten(0, 1))], expected[:1])
-    assert set(packed.weight.layouts) == {("rows", True)}
+        assert_close([convolve(laid_out, fire(LIF(), x, laid_out).flatten(0, 1))], expected[:1])
+    assert set(laid_out.weight.layouts) == {("rows", True)}
 
 
 @pytest.mark.parametrize(

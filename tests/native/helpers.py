@@ -57,11 +57,11 @@ def check_conv(s: Spikes, out_channels, kernel, stride, padding, bias, table) ->
     w = weight.double().requires_grad_()
     expected = F.conv2d(x, w, None if start is None else start.double(), stride, padding)
     geometry = conv.geometry(tuple(x.shape), tuple(weight.shape), stride, padding, table)
-    packed = conv.lay_out_weight(weight, table)
-    y = conv.forward(s.bits, packed, start, geometry)
+    laid_out = conv.lay_out_weight(weight, table)
+    y = conv.forward(s.bits, laid_out, start, geometry)
     assert_close(y, expected)
     if out_channels % 8 == 0:
-        check_fire(s, packed, start, geometry, y)
+        check_fire(s, laid_out, start, geometry, y)
     if stride == (1, 1):
         grad_out = channels_last(*y.shape)
         grads = torch.autograd.grad(expected, (x, w), grad_out.double())
@@ -70,10 +70,10 @@ def check_conv(s: Spikes, out_channels, kernel, stride, padding, bias, table) ->
             assert_close(conv.grad_input(grad_out, weight, geometry), grads[0])
 
 
-def check_fire(s: Spikes, packed, start, geometry, y) -> None:
+def check_fire(s: Spikes, laid_out, start, geometry, y) -> None:
     """Compare the neurons that read a convolution in the same pass with those after it."""
     steps = s.bits.size(0)
-    bits, count = conv.forward_and_fire(s.bits, packed, start, steps, NEURON, geometry)
+    bits, count = conv.forward_and_fire(s.bits, laid_out, start, steps, NEURON, geometry)
     rows = y.permute(0, 2, 3, 1).reshape(steps, -1)
     expected = torch.empty_like(rows)
     lif.forward(rows, expected, NEURON)

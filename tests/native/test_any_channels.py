@@ -70,9 +70,9 @@ def test_neurons(channels, steps, normed):
 
 def test_steps_of_no_images():
     geometry = conv.geometry((0, 3, 5, 5), (16, 3, 3, 3), (1, 1), (1, 1))
-    bits, packed = (
+    bits, laid_out = (
         torch.empty(2, 0, dtype=torch.uint8),
         conv.lay_out_weight(torch.randn(16, 3, 3, 3)),
     )
-    assert conv.forward(bits, packed, None, geometry).shape == (0, 16, 5, 5)
+    assert conv.forward(bits, laid_out, None, geometry).shape == (0, 16, 5, 5)
     assert conv.grad_weight(bits, torch.empty(0, 16, 5, 5), geometry).abs().sum() == 0

@@ -36,12 +36,12 @@ CALLS = {
     "lay_out_weight": (conv.lay_out_weight, dict(weight=WEIGHT, table=False)),
     "forward": (
         conv.forward,
-        dict(bits=BITS, packed=conv.lay_out_weight(WEIGHT), bias=torch.zeros(OUT), conv=CONV),
+        dict(bits=BITS, laid_out=conv.lay_out_weight(WEIGHT), bias=torch.zeros(OUT), conv=CONV),
     ),
     "fire": (
         conv.forward_and_fire,
-        dict(bits=BITS, packed=conv.lay_out_weight(WEIGHT), bias=None, time_steps=T, neuron=NEURON)
-        | dict(conv=CONV),
+        dict(bits=BITS, laid_out=conv.lay_out_weight(WEIGHT), bias=None, time_steps=T)
+        | dict(neuron=NEURON, conv=CONV),
     ),
     "grad_weight": (conv.grad_weight, dict(bits=BITS, grad_out=GRAD, conv=CONV)),
     "grad_input": (conv.grad_input, dict(grad_out=GRAD, weight=WEIGHT, conv=CONV)),
@@ -146,7 +146,7 @@ def test_gradients_with_the_channels_first_in_memory_are_refused(call):
         ("lay_out_weight", dict(weight=torch.randn(8, 6)), r"expected shape \[C', C, h, w\]"),
         ("forward", dict(bits=BITS.flatten()), "bits: expected"),
         ("forward", dict(bits=BITS.flatten()[:51].view(3, 17)), "T divides the 2 images"),
-        ("forward", dict(conv=geometry(table=True)), "packed: expected"),
+        ("forward", dict(conv=geometry(table=True)), "laid_out: expected"),
         ("forward", dict(conv=DEPTHWISE), "bias: expected"),
         ("fire", dict(time_steps=1), "expected bits over 1 steps"),
         ("grad_weight", dict(conv=STRIDED), "expected a stride of 1, got 2 x 2"),
@@ -177,7 +177,7 @@ def test_what_does_not_fit_together_is_refused(call, changed, error):
 
 def test_output_channels_of_neurons_fill_bytes():
     weight = torch.randn(12, C, 3, 3)
-    changed = dict(packed=conv.lay_out_weight(weight), conv=geometry(weight))
+    changed = dict(laid_out=conv.lay_out_weight(weight), conv=geometry(weight))
     with pytest.raises(ValueError, match="multiple of 8, got 2 steps and 12 channels"):
         run("fire", **changed)
 

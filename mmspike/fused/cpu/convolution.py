@@ -18,7 +18,7 @@ from mmspike.fused.cpu.laid_out import LaidOutConv2d
 from mmspike.fused.cpu.norm import normalise
 from mmspike.fused.cpu.read_only import plain
 from mmspike.fused.cpu.spikes import PackedSpikes, Spikes
-from mmspike.fused.protocols import SplitLayer
+from mmspike.fused.protocols import is_split
 from mmspike.fused.watch import is_watched
 from mmspike.layers.constant import is_constant
 from mmspike.native import conv as kernels
@@ -56,7 +56,7 @@ def convolve(layer: nn.Module, spikes: Spikes) -> Tensor:
     Returns:
         ``[N, C', H', W']``.
     """
-    if isinstance(layer, SplitLayer) and not is_watched(layer):
+    if is_split(layer) and not is_watched(layer):
         floats = isinstance(spikes, Tensor)
         are_constant = partial(is_constant, spikes) if floats else spikes.are_constant
         return layer.rest(convolve(layer.first, spikes), normalise, are_constant)
@@ -172,8 +172,8 @@ class _Convolve(torch.autograd.Function):
         ctx.geometry = geometry
         if dense:
             return F.conv2d(spikes.unpack(), weight, bias, *_steps_of(geometry))
-        packed = kernels.lay_out_weight(weight, bool(geometry.table))
-        return kernels.forward(spikes.bits, packed, bias, geometry)
+        laid_out = kernels.lay_out_weight(weight, bool(geometry.table))
+        return kernels.forward(spikes.bits, laid_out, bias, geometry)
 
     @staticmethod
     @once_differentiable

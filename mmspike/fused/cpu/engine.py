@@ -22,7 +22,7 @@ from mmspike.fused.cpu.spikes import (
     per_step_of,
 )
 from mmspike.fused.memory import saving
-from mmspike.fused.protocols import SpikingAttention, SpikingLayer, SplitLayer
+from mmspike.fused.protocols import SpikingAttention, SpikingLayer, is_split
 from mmspike.fused.watch import is_watched
 from mmspike.layers.time import per_step
 
@@ -44,7 +44,7 @@ class CPUEngine:
         """See :class:`~mmspike.fused.protocols.Engine`."""
         if type(layer.neuron) is nn.Identity:
             return "there is no neuron before it"
-        first = layer.layer.first if isinstance(layer.layer, SplitLayer) else layer.layer
+        first = layer.layer.first if is_split(layer.layer) else layer.layer
         channels = getattr(first, "in_channels", 0)
         return why_not_fire(layer.neuron, x_seq) or why_not_pack(
             channels, x_seq.size(-1), layer.layer

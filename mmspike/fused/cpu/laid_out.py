@@ -83,7 +83,7 @@ class _LaidOut(nn.Module):
 
 
 class LaidOutConv2d(_LaidOut):
-    """A convolution, as it was, on packed weights; input and output in channels-last memory.
+    """A convolution on weights laid out once; input and output in channels-last memory.
 
     Args:
         conv: The convolution; zero padding given in numbers.
@@ -135,7 +135,7 @@ class LaidOutConv2d(_LaidOut):
 
 
 class LaidOutLinear(_LaidOut):
-    """A linear layer, as it was, on packed weights.
+    """A linear layer on weights laid out once.
 
     Args:
         linear: The linear layer.

@@ -106,5 +106,5 @@ def _refuse(what: str) -> NoReturn:
     raise RuntimeError(
         f"{what}: the weight of a deployed layer is read-only, since other layouts of it are in "
         "use. Copy it (.clone()), change weights before switch_to_deploy, load others with "
-        "load_state_dict, or deploy with pack=False"
+        "load_state_dict, or deploy with lay_out=False"
     )

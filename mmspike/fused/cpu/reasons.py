@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmspike.fused.cpu.laid_out import LaidOutConv2d
-from mmspike.fused.protocols import SplitLayer
+from mmspike.fused.protocols import is_split
 from mmspike.fused.reasons import why_not_lif, why_not_plain
 from mmspike.fused.watch import is_watched
 from mmspike.native.library import is_available
@@ -43,7 +43,7 @@ def why_not_read(layer: nn.Module) -> str | None:
     """Why a layer cannot read spikes as bits."""
     if is_watched(layer):
         return "the layer has hooks"
-    if isinstance(layer, SplitLayer):
+    if is_split(layer):
         return why_not_read(layer.first)
     if type(layer) not in (nn.Conv2d, LaidOutConv2d):
         return f"the kernels do not know {type(layer).__name__}"
@@ -74,7 +74,7 @@ def why_not_pack(channels: int, columns: int, layer: nn.Module) -> str | None:
     """Why spikes of so many channels and columns do not go to a layer as bits."""
     if columns >= WIDEST_MAP:
         return f"maps of {columns} columns are too wide for the kernels"
-    first = layer.first if isinstance(layer, SplitLayer) else layer
+    first = layer.first if is_split(layer) else layer
     why = why_not_read(layer)
     if why is None and first.in_channels != channels:
         why = f"the layer reads {first.in_channels} channels, not {channels}"

@@ -15,7 +15,7 @@ from mmspike.fused.cuda import depthwise, norm_lif
 from mmspike.fused.cuda.reasons import why_not_read
 from mmspike.fused.cuda.spikes import Spikes, compute_type
 from mmspike.fused.memory import lay_out_weight, spikes_saved_as_bytes
-from mmspike.fused.protocols import SplitLayer, call
+from mmspike.fused.protocols import call, is_split
 from mmspike.fused.watch import is_watched
 from mmspike.layers.time import fold_time, unfold_time
 
@@ -76,7 +76,7 @@ def _convolve(layer: nn.Module, spikes: Spikes, x: Tensor) -> Tensor:
     if why_not_read(layer) is not None:
         with spikes_saved_as_bytes(x, spikes.levels):
             return layer(x)
-    if isinstance(layer, SplitLayer):
+    if is_split(layer):
         return layer.rest(_convolve(layer.first, spikes, x), call, spikes.are_constant)
     if not torch.is_grad_enabled():
         return _infer(layer, x)

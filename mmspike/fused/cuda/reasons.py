@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmspike.fused.protocols import SplitLayer
+from mmspike.fused.protocols import is_split
 from mmspike.fused.reasons import why_not_lif, why_not_plain
 from mmspike.fused.watch import is_watched
 from mmspike.neurons.kernels import triton
@@ -30,7 +30,7 @@ def why_not_read(layer: nn.Module) -> str | None:
     """Why a layer is called as it is, and not as a convolution that keeps bits of its spikes."""
     if is_watched(layer):
         return "the layer has hooks"
-    if isinstance(layer, SplitLayer):
+    if is_split(layer):
         return why_not_read(layer.first)
     if type(layer) is not nn.Conv2d:
         return f"{type(layer).__name__} runs as it is"

@@ -111,7 +111,7 @@ static inline int64_t fire(Neuron<float, PUBLISHED> neuron, const float* sums, i
 // is the number of the first pixel, step_pixels how many there are to a step, and top the first row of the
 // input in the lists. Returns the number of spikes, where neurons fire.
 template <bool PUBLISHED>
-static int64_t convolve_rows(const Spikes& spikes, const float* packed, const float* bias, const Sink& sink,
+static int64_t convolve_rows(const Spikes& spikes, const float* laid_out, const float* bias, const Sink& sink,
                              const Conv& c, int64_t first_pixel, int64_t step_pixels, int64_t y0, int64_t y1,
                              int64_t top) {
     alignas(64) float start[BLOCK], few_sums[TILE * BLOCK];
@@ -124,7 +124,7 @@ static int64_t convolve_rows(const Spikes& spikes, const float* packed, const fl
     for (int64_t block = 0; block < blocks_of(c); block++) {
         const int vectors = vectors_of(c, block), width = vectors * LANES;
         const int channels = int(std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK));
-        const float* weights = packed + offset_of(c, block);
+        const float* weights = laid_out + offset_of(c, block);
         for (int i = 0; i < BLOCK; i++) start[i] = bias && i < channels ? bias[block * BLOCK + i] : 0.0f;
         for (int64_t y = y0; y < y1; y++)
             for (int64_t x = 0; x < c.out_width; x += tile_pixels) {
@@ -169,7 +169,7 @@ struct Split {
     }
 };
 
-static int64_t conv_forward(const uint8_t* bits, const float* packed, const float* bias, const Sink& sink,
+static int64_t conv_forward(const uint8_t* bits, const float* laid_out, const float* bias, const Sink& sink,
                             int64_t steps, const Conv& c, int threads) {
     if (c.images == 0) return 0;
     const auto run = sink.neuron && is_published(*sink.neuron) ? convolve_rows<true> : convolve_rows<false>;
@@ -189,7 +189,7 @@ static int64_t conv_forward(const uint8_t* bits, const float* packed, const floa
                 row.height = row.out_height = 1;
                 row.width = row.out_width = std::min(split.size, split.pixels - pixel);
                 spikes.read(maps, each * maps.step + pixel * c.channels, row, sink.steps, 1);
-                fired += run(spikes, packed, bias, sink, row, each * split.pixels + pixel, step_pixels, 0,
+                fired += run(spikes, laid_out, bias, sink, row, each * split.pixels + pixel, step_pixels, 0,
                              1, 0);
                 continue;
             }
@@ -199,7 +199,7 @@ static int64_t conv_forward(const uint8_t* bits, const float* packed, const floa
             const int64_t top = std::min(std::max<int64_t>(above, 0), c.height);
             const int64_t bottom = std::max(std::min(below, c.height), top);
             spikes.read(maps, maps.begin(each) + top * c.width * c.channels, c, sink.steps, bottom - top);
-            fired += run(spikes, packed, bias, sink, c, (each * c.out_height + y0) * c.out_width,
+            fired += run(spikes, laid_out, bias, sink, c, (each * c.out_height + y0) * c.out_width,
                          step_pixels, y0, y1, top);
         }
     }

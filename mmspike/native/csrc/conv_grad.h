@@ -36,14 +36,14 @@ struct Places {
 // The gradient of one row of weights is the sum of grad_out over the pixels where its input spiked.
 // grad_out of a band of pixels, a block of channels wide and padded with zeros, is laid out in grad.
 template <int N>
-static void grad_weight_block(const Places& places, const float* grad, float* packed, const Conv& c,
+static void grad_weight_block(const Places& places, const float* grad, float* laid_out, const Conv& c,
                               int64_t strips, int64_t row_pixels) {
     for (int64_t strip = 0; strip < strips; strip++)
         for (int64_t ky = 0; ky < c.kernel_height; ky++)
             for (int64_t kx = 0; kx < c.kernel_width; kx++) {
                 const int64_t shift = (c.kernel_height - 1 - ky) * row_pixels + c.kernel_width - 1 - kx;
                 const float* shifted = grad + shift * (N * LANES);
-                float* row = packed + (ky * c.kernel_width + kx) * c.channels * (N * LANES);
+                float* row = laid_out + (ky * c.kernel_width + kx) * c.channels * (N * LANES);
                 const int* begins = &places.counts[strip * c.channels];
                 for (int64_t i = 0; i < c.channels; i++, row += N * LANES)
                     add_rows<N, false>(shifted, &places.lists[i * places.pixels + begins[i]],
@@ -55,7 +55,7 @@ static const GradWeight grad_weight_of[] = {
     nullptr,           grad_weight_block<1>, grad_weight_block<2>, grad_weight_block<3>, grad_weight_block<4>,
     grad_weight_block<5>, grad_weight_block<6>, grad_weight_block<7>, grad_weight_block<8>};
 
-static void grad_weight_band(const Maps& maps, const float* grad_out, float* packed, const Conv& c,
+static void grad_weight_band(const Maps& maps, const float* grad_out, float* laid_out, const Conv& c,
                              int64_t image, int64_t y0, int64_t y1, Places& places, Floats& grad) {
     const int64_t border = c.kernel_width - 1, row_pixels = c.out_width + 2 * border;
     const int64_t block_channels = std::min<int64_t>(BLOCK, c.out_channels);
@@ -77,11 +77,11 @@ static void grad_weight_band(const Maps& maps, const float* grad_out, float* pac
             for (int64_t x = 0; x < c.out_width; x++)
                 std::copy_n(from + x * c.out_channels, channels, to + x * width);
         }
-        grad_weight_of[vectors](places, grad.data, packed + offset_of(c, block), c, strips, row_pixels);
+        grad_weight_of[vectors](places, grad.data, laid_out + offset_of(c, block), c, strips, row_pixels);
     }
 }
 
-// grad_weight [out, in, taps]: the parts, packed, of all threads together.
+// grad_weight [out, in, taps]: the parts, laid out, of all threads together.
 static void add_parts(const std::vector<Floats>& parts, float* grad_weight, const Conv& c, int threads) {
     const int64_t taps = taps_of(c);
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -114,7 +114,7 @@ static void conv_grad_weight(const uint8_t* bits, const float* grad_out, float* 
         Floats& part = parts[thread];
         Floats grad;
         Places places;
-        part.zero(packed_size(c));
+        part.zero(laid_out_size(c));
         for (int64_t task = tasks * thread / threads; task < tasks * (thread + 1) / threads; task++) {
             const int64_t y0 = task % bands * rows, y1 = std::min(y0 + rows, c.height);
             grad_weight_band(maps, grad_out, part.data, c, task / bands, y0, y1, places, grad);

@@ -33,7 +33,7 @@ struct Conv {  // pixels of the input are [images, height, width], channels lie 
     int64_t images, height, width, channels;
     int64_t out_height, out_width, out_channels;
     int64_t kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
-    int64_t table;  // whether the weights are packed as a lookup table over four input channels
+    int64_t table;  // whether the weights are laid out as a lookup table over four input channels
 };
 
 // What becomes of a convolution's sums: they are written to out; or, if there are bits, neurons read
@@ -111,7 +111,7 @@ static int level = best_level();
 extern "C" {
 
 // Raised with every change of these functions or structs; library.py knows the one it calls.
-int mmspike_version() { return 4; }
+int mmspike_version() { return 5; }
 
 int mmspike_level() { return level; }
 
@@ -155,28 +155,28 @@ void mmspike_unpack(const uint8_t* bits, float* spikes, int64_t n, int64_t steps
     DISPATCH(unpack(bits, spikes, n, steps, threads))
 }
 
-// Floats that the packed weights of a convolution take.
-int64_t mmspike_packed_size(const Conv* c) { DISPATCH(packed_size(*c)) }
+// Floats that the laid out weights of a convolution take.
+int64_t mmspike_laid_out_size(const Conv* c) { DISPATCH(laid_out_size(*c)) }
 
 // Weights [out, in, kernel height, kernel width] with these strides, laid out for the convolution.
-void mmspike_pack_weight(const float* weight, const int64_t* strides, float* packed, const Conv* c,
+void mmspike_lay_out_weight(const float* weight, const int64_t* strides, float* laid_out, const Conv* c,
                          int threads) {
-    DISPATCH(pack_weight(weight, strides, packed, *c, threads))
+    DISPATCH(lay_out_weight(weight, strides, laid_out, *c, threads))
 }
 
 // Convolve spikes [images, height, width, channels] and add bias [out], which may be null.
-int64_t mmspike_conv_forward(const uint8_t* bits, const float* packed, const float* bias, float* out,
+int64_t mmspike_conv_forward(const uint8_t* bits, const float* laid_out, const float* bias, float* out,
                              int64_t steps, const Conv* c, int threads) {
     const Sink sink{out, nullptr, nullptr, 1};
-    DISPATCH(conv_forward(bits, packed, bias, sink, steps, *c, threads))
+    DISPATCH(conv_forward(bits, laid_out, bias, sink, steps, *c, threads))
 }
 
 // The same, and the spikes of neurons that read the result, as bits; out is a multiple of 8. Returns the
 // number of spikes.
-int64_t mmspike_conv_fire(const uint8_t* bits, const float* packed, const float* bias, uint8_t* spikes,
+int64_t mmspike_conv_fire(const uint8_t* bits, const float* laid_out, const float* bias, uint8_t* spikes,
                           int64_t steps, const LIF* p, const Conv* c, int threads) {
     const Sink sink{nullptr, spikes, p, steps};
-    DISPATCH(conv_forward(bits, packed, bias, sink, steps, *c, threads))
+    DISPATCH(conv_forward(bits, laid_out, bias, sink, steps, *c, threads))
 }
 
 // The gradient of the weights [out, in, kernel height, kernel width], contiguous; stride 1.
@@ -185,7 +185,7 @@ void mmspike_conv_grad_weight(const uint8_t* bits, const float* grad_out, float*
     DISPATCH(conv_grad_weight(bits, grad_out, grad_weight, steps, *c, threads))
 }
 
-// The gradient of the inputs of a 3 x 3 convolution at stride 1, with weights as in pack_weight.
+// The gradient of the inputs of a 3 x 3 convolution at stride 1, with weights as in lay_out_weight.
 void mmspike_conv_grad_input(const float* grad_out, const float* weight, const int64_t* strides,
                              float* grad_input, const Conv* c, int threads) {
     DISPATCH(conv_grad_input(grad_out, weight, strides, grad_input, *c, threads))

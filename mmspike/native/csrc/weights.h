@@ -14,12 +14,12 @@ static inline int64_t offset_of(const Conv& c, int64_t block) {
     return block * BLOCK * taps_of(c) * rows_of_tap(c);
 }
 
-static int64_t packed_size(const Conv& c) {
+static int64_t laid_out_size(const Conv& c) {
     const int64_t last = blocks_of(c) - 1;
     return offset_of(c, last) + vectors_of(c, last) * LANES * taps_of(c) * rows_of_tap(c);
 }
 
-static void pack_weight(const float* weight, const int64_t* strides, float* packed, const Conv& c,
+static void lay_out_weight(const float* weight, const int64_t* strides, float* laid_out, const Conv& c,
                         int threads) {
     const int64_t taps = taps_of(c), rows = taps * rows_of_tap(c);
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -29,7 +29,7 @@ static void pack_weight(const float* weight, const int64_t* strides, float* pack
         const int left = int(std::min<int64_t>(width, c.out_channels - block * BLOCK));
         const float* w = weight + block * BLOCK * strides[0] + tap / c.kernel_width * strides[2] +
                          tap % c.kernel_width * strides[3];
-        float* to = packed + offset_of(c, block) + row * width;
+        float* to = laid_out + offset_of(c, block) + row * width;
         std::fill(to, to + width, 0.0f);
         const int64_t in_tap = row % rows_of_tap(c);
         if (!c.table) {

@@ -113,7 +113,7 @@ def test_backbone_deployed(dtype, time_steps):
     model.train()
     with torch.no_grad():
         model(img)
-    switch_to_deploy(model, pack=False)
+    switch_to_deploy(model, lay_out=False)
     autocast = torch.autocast(DEVICE, dtype, enabled=dtype != torch.float32)
     with torch.no_grad(), autocast, fused.explained(model) as explanation:
         ys = model(img)
