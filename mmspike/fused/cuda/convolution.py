@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +18,6 @@ from mmspike.fused.watch import is_watched
 from mmspike.layers.time import fold_time, unfold_time
 
 _CHANNELS_LAST = torch.channels_last
-
-LARGE_MAP = 128 * 128
-"""Pixels above which the kernel of depthwise weights' gradients is faster than cuDNN's."""
 
 
 class Geometry(NamedTuple):
@@ -93,9 +88,9 @@ def _infer(conv: nn.Conv2d, x: Tensor, with_bias: bool = True) -> Tensor:
     lay_out_weight(conv)
     dtype = compute_type(x)
     if _takes_depthwise(conv, x):
-        return depthwise.forward(x, _made_once(conv, dtype, depthwise.rows_of), conv.padding[0])
+        return depthwise.forward(x, depthwise.rows_of(conv.weight, dtype), conv.padding[0])
     bias = conv.bias.to(dtype) if with_bias and conv.bias is not None else None
-    return torch.conv2d(x.to(dtype), _made_once(conv, dtype, Tensor.to), bias, *_geometry_of(conv))
+    return torch.conv2d(x.to(dtype), conv.weight.to(dtype), bias, *_geometry_of(conv))
 
 
 def _geometry_of(conv: nn.Conv2d) -> Geometry:
@@ -114,23 +109,6 @@ def _takes_depthwise(conv: nn.Conv2d, x: Tensor) -> bool:
         and x.dtype == compute_type(x)
         and x.is_contiguous(memory_format=_CHANNELS_LAST)
     )
-
-
-_made: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()
-
-
-def _made_once(
-    conv: nn.Conv2d, dtype: torch.dtype, make: Callable[[Tensor, torch.dtype], Tensor]
-) -> Tensor:
-    """In inference: what is made of the weights, made again only when they changed."""
-    weight = conv.weight
-    if weight.is_inference():
-        return make(weight, dtype)
-    state = (weight.data_ptr(), weight._version, dtype, make)
-    known = _made.get(conv)
-    if known is None or known[0] != state:
-        known = _made[conv] = (state, make(weight.detach(), dtype))
-    return known[1]
 
 
 class _Convolve(torch.autograd.Function):
@@ -180,7 +158,7 @@ class _Depthwise(torch.autograd.Function):
         grad_out = grad_out.contiguous(memory_format=_CHANNELS_LAST)
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            grad_x = depthwise.grad_input(grad_out, rows, ctx.padding, ctx.like.empty(kept))
+            grad_x = depthwise.grad_input(grad_out, rows, ctx.padding)
         if ctx.needs_input_grad[1]:
             grad_weight = _depthwise_grad_weight(
                 ctx.like.restore(kept), grad_out, rows, ctx.padding
@@ -190,8 +168,6 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _depthwise_grad_weight(x: Tensor, grad_out: Tensor, rows: Tensor, padding: int) -> Tensor:
-    if x.shape[-2:].numel() > LARGE_MAP:
-        return depthwise.grad_weight(x, grad_out, rows, padding)
     channels, size = x.size(1), math.isqrt(rows.size(0))
     like = rows.t().view(channels, 1, size, size)
     pads = (padding, padding)

@@ -63,22 +63,16 @@ def unpack(bits, like):
     return like
 
 
-def forward(x, rows, padding, border=None):
+def forward(x, rows, padding):
     weight = _weight_of(rows)
     out = F.conv2d(x, weight, padding=padding, groups=len(weight))
     return out.contiguous(memory_format=torch.channels_last)
 
 
-def grad_input(grad_out, rows, padding, like):
+def grad_input(grad_out, rows, padding):
     weight = _weight_of(rows)
     grad = F.conv_transpose2d(grad_out, weight, padding=padding, groups=len(weight))
     return grad.contiguous(memory_format=torch.channels_last)
-
-
-def grad_weight(x, grad_out, rows, padding, border=None):
-    weight = _weight_of(rows)
-    sizes = (x.float(), weight.shape, grad_out.float())
-    return torch.nn.grad.conv2d_weight(*sizes, padding=padding, groups=len(weight))
 
 
 def _weight_of(rows):
@@ -91,5 +85,5 @@ def put_in(monkeypatch):
     monkeypatch.setattr("mmspike.neurons.kernels.triton.has_triton", lambda: True)
     for call in (norm_and_fire, fire, bias_and_fire, unpack):
         monkeypatch.setattr(norm_lif, call.__name__, call)
-    for call in (forward, grad_input, grad_weight):
+    for call in (forward, grad_input):
         monkeypatch.setattr(depthwise, call.__name__, call)

@@ -130,6 +130,23 @@ def test_backbone_deployed(dtype, time_steps):
     assert len(report.fused) == len(report.layers) - 1
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_written_past_torch_are_seen(dtype):
+    """As mmengine's ``EMAHook`` swaps averaged weights in: through ``.data``."""
+    model = MODELS["chain"]().to(DEVICE)  # in training: fresh running statistics silence it
+    x = maps(2, 2, 8, 6, 8, torch.float32, True)
+    autocast = torch.autocast(DEVICE, dtype, enabled=dtype != torch.float32)
+    with torch.no_grad(), autocast:
+        before = model(x)
+        for p in model.parameters():
+            p.data.copy_(p.data.flip(0))
+        after = model(x)
+        with fused.disabled():
+            plain = model(x)
+    assert far(after, before) > 0.1
+    assert far(after, plain) < (1e-3 if dtype == torch.float32 else 0.2)
+
+
 def test_backbone_learns_the_same():
     arch = dict(embed_dims=[16, 16, 24, 32], num_heads=2)
     model = MetaSpikeFormer(arch=arch, time_steps=2, decode="mean", attn_init_size=(32, 32))
