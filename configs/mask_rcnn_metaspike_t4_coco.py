@@ -1,10 +1,1 @@
-# Mask R-CNN, Meta-SpikeFormer 15M, T = 4, COCO, 8 epochs.
-_base_ = "./mask_rcnn_metaspike_coco.py"
-
-model = dict(backbone=dict(time_steps=4))
-
-train_cfg = dict(max_epochs=8)
-param_scheduler = [
-    _base_.param_scheduler[0],
-    {**_base_.param_scheduler[1], "end": 8},
-]
+_base_ = "./mask_rcnn/mask-rcnn_metaspikeformer-15m_t4_8xb2-8e_coco.py"

@@ -1,11 +1,1 @@
-# Semantic FPN, Meta-SpikeFormer 55M, T = 1, neck 256 wide, ADE20K: 59.0 M parameters.
-_base_ = "./semantic_fpn_metaspike_ade20k.py"
-
-pretrained = "checkpoints/metaspikeformer_55M.pth"  # see docs/transfer.md
-width = 256
-model = dict(
-    backbone=dict(arch="55M", init_cfg=dict(checkpoint=pretrained)),
-    neck=dict(in_channels=[64, 128, 256, 640], out_channels=width),
-    decode_head=dict(in_channels=[width] * 4),
-)
-optim_wrapper = dict(optimizer=dict(weight_decay=0.05))
+_base_ = "./semantic_fpn/semantic-fpn_metaspikeformer-55m_t1_b8-160k_ade20k-512x512.py"

@@ -1,4 +1,1 @@
-# Semantic FPN, Meta-SpikeFormer 15M, T = 4 in backbone, neck and head, ADE20K.
-_base_ = "./semantic_fpn_metaspike_ade20k.py"
-
-model = dict(backbone=dict(time_steps=4))
+_base_ = "./semantic_fpn/semantic-fpn_metaspikeformer-15m_t4_b8-160k_ade20k-512x512.py"
