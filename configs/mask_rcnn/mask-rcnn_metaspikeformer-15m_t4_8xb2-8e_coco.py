@@ -5,6 +5,14 @@ model = dict(backbone=dict(time_steps=4))
 
 train_cfg = dict(max_epochs=8)
 param_scheduler = [
-    _base_.param_scheduler[0],
-    {**_base_.param_scheduler[1], "end": 8},
+    dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=4000),
+    dict(
+        type="LinearLR",
+        start_factor=1.0,
+        end_factor=0.01,
+        by_epoch=True,
+        begin=0,
+        end=8,
+        convert_to_iter_based=True,
+    ),
 ]

@@ -1,17 +1,17 @@
 # The demo: Mask R-CNN on generated shapes of 128 x 128 pixels, small enough for two CPU cores.
-# Data: python tools/dataset_converters/make_shapes.py
-_base_ = ["../_base_/models/mask_rcnn_metaspike.py", "mmdet::_base_/default_runtime.py"]
+_base_ = [
+    "../_base_/models/mask_rcnn_metaspike.py",
+    "../_base_/datasets/shapes_instance.py",
+    "mmdet::_base_/default_runtime.py",
+]
 
-data_root = "data/shapes/"
-classes = ("circle", "square", "triangle")
-size = (128, 128)
 width = 64  # of neck and heads
 max_iters = 1000
 
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dims=[32, 64, 128, 180], num_heads=4),
-        attn_init_size=(128, 128),
+        attn_init_size=_base_.size,
     ),
     neck=dict(in_channels=[32, 64, 128, 180], out_channels=width),
     rpn_head=dict(
@@ -26,7 +26,7 @@ model = dict(
         bbox_head=dict(
             in_channels=width,
             fc_out_channels=256,
-            num_classes=len(classes),
+            num_classes=len(_base_.classes),
             reg_class_agnostic=True,
         ),
         mask_roi_extractor=dict(
@@ -36,7 +36,7 @@ model = dict(
             num_convs=1,
             in_channels=width,
             conv_out_channels=width // 2,
-            num_classes=len(classes),
+            num_classes=len(_base_.classes),
             class_agnostic=True,
         ),
     ),
@@ -47,55 +47,6 @@ model = dict(
     ),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)),
 )
-
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="Resize", scale=size, keep_ratio=True),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
-]
-test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=size, keep_ratio=True),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(
-        type="PackDetInputs",
-        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
-    ),
-]
-dataset = dict(type="CocoDataset", data_root=data_root, metainfo=dict(classes=classes))
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dict(
-        **dataset,
-        ann_file="annotations/train.json",
-        data_prefix=dict(img="train/"),
-        filter_cfg=dict(filter_empty_gt=True),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        **dataset,
-        ann_file="annotations/val.json",
-        data_prefix=dict(img="val/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
-test_dataloader = val_dataloader
-val_evaluator = dict(
-    type="CocoMetric", ann_file=data_root + "annotations/val.json", metric=["bbox", "segm"]
-)
-test_evaluator = val_evaluator
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters // 4)
 val_cfg = dict(type="ValLoop")

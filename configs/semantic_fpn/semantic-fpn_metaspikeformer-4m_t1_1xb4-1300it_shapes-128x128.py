@@ -1,12 +1,10 @@
-# The segmentation demo: Semantic FPN on generated shapes of 128 x 128 pixels.
-# Data: python tools/dataset_converters/make_shapes.py
-_base_ = ["../_base_/models/semantic_fpn_metaspike.py", "mmseg::_base_/default_runtime.py"]
+# The segmentation demo: Semantic FPN on generated shapes, small enough for two CPU cores.
+_base_ = [
+    "../_base_/models/semantic_fpn_metaspike.py",
+    "../_base_/datasets/shapes_label_maps.py",
+    "../_base_/seg_runtime.py",
+]
 
-data_root = "data/shapes/"
-metainfo = dict(
-    classes=("background", "circle", "square", "triangle"),
-    palette=[[60, 60, 60], [31, 119, 180], [255, 127, 14], [44, 160, 44]],
-)
 size = (128, 128)
 width = 48  # of neck and head
 max_iters = 1300
@@ -16,7 +14,7 @@ model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dims=[32, 64, 128, 180], num_heads=4),
         out_indices=(1, 2, 3, 4),
-        attn_init_size=(128, 128),
+        attn_init_size=size,
     ),
     neck=dict(
         in_channels=[32, 64, 128, 180], in_strides=[4, 8, 16, 16], out_channels=width, num_outs=3
@@ -29,18 +27,6 @@ model = dict(
         num_classes=4,
     ),
 )
-
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations"),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PackSegInputs"),
-]
-test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations"),
-    dict(type="PackSegInputs"),
-]
 tta_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(
@@ -53,33 +39,6 @@ tta_pipeline = [
         ],
     ),
 ]
-dataset = dict(type="BaseSegDataset", data_root=data_root, metainfo=metainfo, img_suffix=".png")
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dict(
-        **dataset,
-        data_prefix=dict(img_path="train", seg_map_path="semseg/train"),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        **dataset,
-        data_prefix=dict(img_path="val", seg_map_path="semseg/val"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
-test_dataloader = val_dataloader
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
-test_evaluator = val_evaluator
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters // 4)
 val_cfg = dict(type="ValLoop")
@@ -110,7 +69,7 @@ default_hooks = dict(
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=max_iters),
     sampler_seed=dict(type="DistSamplerSeedHook"),
-    visualization=dict(type="SegVisualizationHook"),
+    visualization=dict(_scope_="mmseg", type="SegVisualizationHook"),
 )
 log_processor = dict(by_epoch=False, window_size=20)
 randomness = dict(seed=0)

@@ -22,3 +22,5 @@ param_scheduler = [
     ),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=16)  # 8 GPUs of 2 images
+
+sync_bn = "torch"  # norms over all GPUs of a distributed run: 2 images are few for statistics

@@ -24,5 +24,6 @@ default_hooks = dict(
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=16_000, max_keep_ckpts=3),
     sampler_seed=dict(type="DistSamplerSeedHook"),
-    visualization=dict(type="SegVisualizationHook"),
+    visualization=dict(_scope_="mmseg", type="SegVisualizationHook"),
 )
+sync_bn = "torch"  # norms over all GPUs of a distributed run

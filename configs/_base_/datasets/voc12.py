@@ -1,0 +1,42 @@
+# Pascal VOC 2012 under data/VOCdevkit/ as mmseg reads it, 21 classes, crops of 512 x 512.
+data_root = "data/VOCdevkit/VOC2012"
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations"),
+    dict(type="RandomResize", scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=(512, 512), cat_max_ratio=0.75),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PhotoMetricDistortion"),
+    dict(type="PackSegInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(2048, 512), keep_ratio=True),
+    dict(type="LoadAnnotations"),  # behind Resize: labels keep their size
+    dict(type="PackSegInputs"),
+]
+dataset = dict(
+    _scope_="mmseg",
+    type="PascalVOCDataset",
+    data_root=data_root,
+    data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
+)
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type="InfiniteSampler", shuffle=True),
+    dataset=dict(
+        **dataset, ann_file="ImageSets/Segmentation/train.txt", pipeline=train_pipeline
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(**dataset, ann_file="ImageSets/Segmentation/val.txt", pipeline=test_pipeline),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(_scope_="mmseg", type="IoUMetric", iou_metrics=["mIoU"])
+test_evaluator = val_evaluator
