@@ -5,6 +5,7 @@ need mmdet or mmseg live one scope deeper (``mmspike.det.SpikeRPNHead``,
 ``mmspike.seg.SpikeFPNHead``), so that a host is imported only when such a name is looked up.
 """
 
+from mmengine import registry as _mmengine
 from mmengine.config import utils as _config_utils
 from mmengine.registry import HOOKS as _MMENGINE_HOOKS
 from mmengine.registry import METRICS as _MMENGINE_METRICS
@@ -15,12 +16,13 @@ from mmengine.registry import TASK_UTILS as _MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as _MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-# Lets configs elsewhere write ``_base_ = "mmspike::_base_/models/mask_rcnn_metaspike.py"``, once
-# this module is imported. mmengine wants a slash in the name.
+# Lets configs elsewhere write ``_base_ = "mmspike::mask_rcnn/..."``, once this module is imported.
 _config_utils.MODULE2PACKAGE.setdefault("mmspike", "mmspike")
 # mmengine looks for "mmseg::" in a distribution named mmsegmentation, whoever publishes it; the
 # module is found under its own name.
 _config_utils.MODULE2PACKAGE["mmseg"] = "mmseg"
+
+_HERE = [__name__]  # of registries with nothing to load: without locations, mmengine warns
 
 MODELS = Registry(
     "model",
@@ -30,13 +32,13 @@ MODELS = Registry(
 )
 DET_MODELS = Registry("det model", parent=MODELS, scope="det", locations=["mmspike.det"])
 SEG_MODELS = Registry("seg model", parent=MODELS, scope="seg", locations=["mmspike.seg"])
-TASK_UTILS = Registry("task util", parent=_MMENGINE_TASK_UTILS, scope="mmspike")
+TASK_UTILS = Registry("task util", parent=_MMENGINE_TASK_UTILS, scope="mmspike", locations=_HERE)
 DET_TASK_UTILS = Registry(
     "det task util", parent=TASK_UTILS, scope="det", locations=["mmspike.det"]
 )
-METRICS = Registry("metric", parent=_MMENGINE_METRICS, scope="mmspike")
+METRICS = Registry("metric", parent=_MMENGINE_METRICS, scope="mmspike", locations=_HERE)
 SEG_METRICS = Registry("seg metric", parent=METRICS, scope="seg", locations=["mmspike.seg"])
-TRANSFORMS = Registry("transform", parent=_MMENGINE_TRANSFORMS, scope="mmspike")
+TRANSFORMS = Registry("transform", parent=_MMENGINE_TRANSFORMS, scope="mmspike", locations=_HERE)
 SEG_TRANSFORMS = Registry(
     "seg transform", parent=TRANSFORMS, scope="seg", locations=["mmspike.seg"]
 )
@@ -67,3 +69,22 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope="mmspike",
     locations=["mmspike.engine.optim"],
 )
+
+# ``mmspike::`` puts all of a config that names no other scope into ours. We have nothing of our own
+# in these registries: they pass names on to mmengine's, which otherwise warns of every look-up.
+for _name in (
+    "DATASETS",
+    "DATA_SAMPLERS",
+    "EVALUATOR",
+    "LOG_PROCESSORS",
+    "LOOPS",
+    "OPTIMIZERS",
+    "OPTIM_WRAPPERS",
+    "PARAM_SCHEDULERS",
+    "RUNNERS",
+    "VISBACKENDS",
+    "VISUALIZERS",
+    "WEIGHT_INITIALIZERS",
+):
+    _parent = getattr(_mmengine, _name)
+    Registry(_parent.name, parent=_parent, scope="mmspike", locations=_HERE)

@@ -14,6 +14,7 @@ from mmengine.config import Config, DictAction
 
 import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
 from mmspike.checkpoints import CheckpointError, read_safely_in_mmengine
+from mmspike.engine.configs import merge_options
 from mmspike.layers.forms import FormError
 
 
@@ -70,13 +71,20 @@ def read_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    apply_options(cfg, args.cfg_options)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
     return cfg
+
+
+def apply_options(cfg: Config, options: dict[str, Any] | None) -> None:
+    """Apply ``--cfg-options`` to a config, or end with a line that says why not."""
+    try:
+        merge_options(cfg, options or {})
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
 
 
 def parse_options(options: Iterable[str]) -> dict[str, Any]:
@@ -97,8 +105,7 @@ def read_config_file(tool: str, path: str | Path, options: dict | None = None) -
         cfg = Config.fromfile(path)
     except OSError as error:
         raise SystemExit(f"{tool}: {path} is no config: {error}") from error
-    if options:
-        cfg.merge_from_dict(options)
+    apply_options(cfg, options)
     if "model" not in cfg:
         raise SystemExit(f"{tool}: {path} has no model")
     return cfg

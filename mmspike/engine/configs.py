@@ -67,3 +67,56 @@ def metainfo_of(dataset: dict[str, Any]) -> dict[str, Any]:
     leaf = leaf_of(dataset)
     cls = find_class(DATASETS, leaf)
     return {**getattr(cls, "METAINFO", {}), **(leaf.get("metainfo") or {})}
+
+
+_DATA_KEYS = (
+    "train_dataloader",
+    "val_dataloader",
+    "test_dataloader",
+    "val_evaluator",
+    "test_evaluator",
+)
+
+
+def merge_options(cfg: Config, options: dict[str, Any]) -> None:
+    """Let the settings of ``--cfg-options`` replace a config's.
+
+    ``data_root`` moves all data. mmengine reads a config's ``data_root = "data/"`` before it knows
+    of settings, so that a new value of the variable alone would reach no data set.
+
+    Args:
+        cfg: The config; changed.
+        options: Values by their dotted keys.
+
+    Raises:
+        ValueError: If ``data_root`` is given, and no path of data sets and evaluators begins with
+            the config's.
+    """
+    options = dict(options)
+    if "data_root" in options:
+        root = str(options.pop("data_root"))
+        old = cfg.get("data_root")
+        parts = [cfg[key] for key in _DATA_KEYS if cfg.get(key) is not None]
+        if not (old and isinstance(old, str) and _move(parts, old, root, set())):
+            raise ValueError(
+                f"--cfg-options data_root={root}: no data set of {cfg.filename} has a path that "
+                f"begins with its data_root, {old!r}; name the places that are to be changed, as "
+                "in train_dataloader.dataset.data_root=..."
+            )
+        cfg.data_root = root
+    cfg.merge_from_dict(options)
+
+
+def _move(node: Any, old: str, new: str, seen: set[int]) -> int:
+    """Let all paths below a node that begin with a folder begin with another; count them."""
+    if not isinstance(node, dict | list) or id(node) in seen:
+        return 0
+    seen.add(id(node))
+    moved = 0
+    for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
+        if isinstance(value, str) and f"{value}/".startswith(f"{old.rstrip('/')}/"):
+            node[key] = new.rstrip("/") + value[len(old.rstrip("/")) :]
+            moved += 1
+        else:
+            moved += _move(value, old, new, seen)
+    return moved

@@ -15,7 +15,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-import mmspike.registry  # noqa: F401  makes "mmseg::" known in configs
+from mmspike.engine.command_line import apply_options
 from mmspike.engine.finite_hook import FiniteHook
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    apply_options(cfg, args.cfg_options)
     cfg.update(custom_hooks=[{"type": "TimedFiniteHook"}], val_dataloader=None, val_cfg=None)
     cfg.update(val_evaluator=None, test_dataloader=None, test_cfg=None, test_evaluator=None)
     cfg.train_cfg = {"by_epoch": False, "max_iters": args.iterations}

@@ -25,7 +25,7 @@ from torch import nn
 
 from mmspike.checkpoints import load_whole
 from mmspike.energy import measure_firing_rates
-from mmspike.engine.command_line import checkpoints_from_outside
+from mmspike.engine.command_line import apply_options, checkpoints_from_outside
 from mmspike.engine.configs import use_scope
 
 mpl.use("Agg")
@@ -201,7 +201,7 @@ def main() -> None:
     args = parse_args()
     work_dir = Path(args.work_dir)
     cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    apply_options(cfg, args.cfg_options)
     use_scope(cfg)
     records = read_scalars(work_dir)
     draw_curves(records, work_dir / "curves.png")

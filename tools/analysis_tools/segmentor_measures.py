@@ -18,7 +18,7 @@ from torch import nn
 import mmspike.registry  # noqa: F401  makes "mmseg::" known in configs
 from mmspike.checkpoints import load_whole, read_safely_in_mmengine
 from mmspike.energy import EnergyCounter
-from mmspike.engine.command_line import parse_options
+from mmspike.engine.command_line import apply_options, parse_options
 
 
 def measure_segmentor(
@@ -50,7 +50,7 @@ def measure_segmentor(
     """
     read_safely_in_mmengine()
     cfg = Config.fromfile(config)
-    cfg.merge_from_dict(parse_options(options))
+    apply_options(cfg, parse_options(options))
     cfg.update(load_from=None, launcher="none", resume=False)
     cfg.test_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
     if num_images is not None:

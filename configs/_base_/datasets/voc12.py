@@ -26,9 +26,7 @@ train_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dict(
-        **dataset, ann_file="ImageSets/Segmentation/train.txt", pipeline=train_pipeline
-    ),
+    dataset=dict(**dataset, ann_file="ImageSets/Segmentation/train.txt", pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=1,
