@@ -15,7 +15,7 @@ from mmspike.neurons import LIF, AtRest
 from tests.conftest import ROOT
 from tests.det.helpers import build, make_batch, read_config, small_config
 
-CONFIGS = sorted(p.name for p in (ROOT / "configs").glob("mask_rcnn_*.py"))
+CONFIGS = sorted(f"mask_rcnn/{p.name}" for p in (ROOT / "configs/mask_rcnn").glob("*.py"))
 
 
 def check_all_modes(model, cfg):

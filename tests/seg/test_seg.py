@@ -20,9 +20,9 @@ from tests.conftest import ROOT
 from tests.seg.helpers import build, make_batch, read_config, small_config
 
 CONFIGS = sorted(
-    p.name
-    for pattern in ("semantic_fpn_*.py", "upernet_*.py")
-    for p in (ROOT / "configs").glob(pattern)
+    f"{folder}/{path.name}"
+    for folder in ("semantic_fpn", "upernet")
+    for path in (ROOT / "configs" / folder).glob("*.py")
 )
 
 

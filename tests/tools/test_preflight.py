@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from mmspike.engine.configs import merge_options
 from mmspike.engine.preflight import preflight
 from tests.conftest import ROOT
 from tests.tools.helpers import run
@@ -274,7 +275,7 @@ def test_wrong_strides_of_a_stock_detector_are_named(shapes_root, tmp_path):
         STOCK.format(base=str(ROOT / DETECTOR), indices=(1, 2, 4), channels=[16, 16, 32])
     )
     cfg = Config.fromfile(config)
-    cfg.merge_from_dict(dict(option.split("=", 1) for option in opts if "data_root" in option))
+    merge_options(cfg, {"data_root": str(shapes_root)})
     cfg.val_evaluator = dict(type="CocoMetric", metric="bbox")
     preflight(cfg, "train")
 

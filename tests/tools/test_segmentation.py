@@ -9,7 +9,6 @@ import re
 import cv2
 import pytest
 
-from tests.conftest import ROOT
 from tests.tools.helpers import run
 
 SHAPES = "configs/semantic_fpn_metaspike_shapes.py"
@@ -18,9 +17,8 @@ SHAPES = "configs/semantic_fpn_metaspike_shapes.py"
 @pytest.fixture(scope="module")
 def trained(shapes_root, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp("work") / "run"
-    opts = ["--cfg-options"]
+    opts = ["--cfg-options", f"data_root={shapes_root}"]
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        opts += [f"{loader}.dataset.data_root={shapes_root}/"]
         opts += [f"{loader}.num_workers=0", f"{loader}.persistent_workers=False"]
     opts += ["train_dataloader.batch_size=2", "model.backbone.time_steps=2"]
     train = [
@@ -106,9 +104,3 @@ def test_benchmark_needs_a_checkpoint_per_config(tmp_path):
     out = run(tool, SHAPES, "--checkpoints", "a.pth", "b.pth", ok=False)
     assert "1 configs, 2 checkpoints" in out
     assert "no file a.pth" in run(tool, SHAPES, "--checkpoints", "a.pth", ok=False)
-
-
-def test_the_readme_names_every_config():
-    readme = (ROOT / "README.md").read_text()
-    for config in (ROOT / "configs").glob("*.py"):
-        assert config.name in readme, config.name

@@ -26,11 +26,7 @@ def options(root, time_steps=1, iters=3):
     return [
         "--cfg-options",
         f"model.backbone.time_steps={time_steps}",
-        f"train_dataloader.dataset.data_root={root}/",
-        f"val_dataloader.dataset.data_root={root}/",
-        f"test_dataloader.dataset.data_root={root}/",
-        f"val_evaluator.ann_file={root}/annotations/val.json",
-        f"test_evaluator.ann_file={root}/annotations/val.json",
+        f"data_root={root}",
         "train_dataloader.num_workers=0",
         "train_dataloader.persistent_workers=False",
         "val_dataloader.num_workers=0",

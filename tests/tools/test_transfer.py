@@ -133,7 +133,8 @@ def test_training_starts_from_a_published_checkpoint(tmp_path, published, shapes
 def test_an_absent_checkpoint_tells_what_to_do(tmp_path, shapes_root, checks):
     opts = options(shapes_root, iters=1)[1:]
     config = "configs/mask_rcnn_metaspike-55m_coco.py"
-    paths = [o for o in opts if "dataloader" in o or "evaluator" in o]
+    paths = [o for o in opts if o.startswith("data_root=") or "dataloader" in o]
+    paths += [f"val_evaluator.ann_file={shapes_root}/annotations/val.json"]
     for split in ("train", "val"):
         dataset = f"{split}_dataloader.dataset"
         paths += [
