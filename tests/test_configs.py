@@ -16,7 +16,20 @@ import pytest
 from mmengine.config import Config
 from mmengine.config import utils as config_utils
 from mmengine.fileio import load
-from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, VISUALIZERS, init_default_scope
+from mmengine.hub import get_config
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    METRICS,
+    MODELS,
+    OPTIM_WRAPPERS,
+    PARAM_SCHEDULERS,
+    VISBACKENDS,
+    VISUALIZERS,
+    init_default_scope,
+)
 
 import mmspike.registry  # noqa: F401  makes "mmspike::" and "mmseg::" known in configs
 from mmspike.engine.command_line import make_parser, read_config
@@ -141,6 +154,17 @@ def build_all_but_the_model(cfg, root):
         assert MODELS.get(f"{cfg.tta_model.get('_scope_', cfg.default_scope)}.{cfg.tta_model.type}")
 
 
+def look_up_the_rest(cfg):
+    """Classes of what a training builds besides."""
+    settings = [(LOOPS, cfg.train_cfg), (LOOPS, cfg.val_cfg), (OPTIM_WRAPPERS, cfg.optim_wrapper)]
+    settings += [(PARAM_SCHEDULERS, scheduler) for scheduler in cfg.param_scheduler]
+    settings += [(DATA_SAMPLERS, cfg[f"{s}_dataloader"].sampler) for s in ("train", "val")]
+    settings += [(VISBACKENDS, backend) for backend in cfg.visualizer.vis_backends]
+    for registry, setting in settings:
+        with registry.switch_scope_and_registry(setting.get("_scope_")) as found:
+            assert found.get(setting.type) is not None
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_config_elsewhere_builds_on_it(name, tmp_path, complaints_of_mmengine):
     path = tmp_path / "mine.py"
@@ -154,7 +178,8 @@ def test_a_config_elsewhere_builds_on_it(name, tmp_path, complaints_of_mmengine)
     assert f"| {count / 1e6:.2f} M |" in row_of(name)
     init_default_scope(cfg.default_scope)
     build_all_but_the_model(cfg, tmp_path)
-    assert [line for line in complaints_of_mmengine if "scope" in line] == []
+    look_up_the_rest(cfg)
+    assert [line for line in complaints_of_mmengine if "mmspike" in line] == []
 
 
 def row_of(name):
@@ -192,6 +217,7 @@ def test_is_listed_with_the_source_of_its_results(name):
     assert model["Name"] == name.split("/")[1].removesuffix(".py")
     (collection,) = (c for c in metafile["Collections"] if c["Name"] == model["In Collection"])
     assert (ROOT / collection["README"]).is_file()
+    assert get_config(f"mmspike::{name}").to_dict() == Config.fromfile(FOLDER / name).to_dict()
     for result in model.get("Results", []):
         assert result["Source"] in ("published", "measured")
         assert result["Conditions"]
@@ -201,6 +227,16 @@ def test_is_listed_with_the_source_of_its_results(name):
 @pytest.mark.parametrize("page", tables.pages(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_tables_are_those_of_the_script(page):
     assert tables.render(page) == page.read_text(), "run write_config_tables.py"
+
+
+def test_check_names_the_pages_that_are_to_be_written(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["write_config_tables.py", "--check"])
+    tables.main()
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(tables, "result", lambda *_: "99 %")
+    with pytest.raises(SystemExit):
+        tables.main()
+    assert "configs/README.md: to be written" in capsys.readouterr().out
 
 
 def test_pages_with_tables():
