@@ -1,7 +1,7 @@
 """Write the tables of configs into the pages that show them, from configs and metafiles.
 
 A page shows a table between ``<!-- configs -->`` and ``<!-- /configs -->``: a README of a folder of
-configs that folder's, any other page all of them.
+configs that folder's, any other page all of them, each with a link to its folder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,19 +34,26 @@ class Entry(NamedTuple):
         path: The config's file, relative to the root.
         data: What it is trained on.
         results: As the metafile has them, each with its ``Source`` and ``Conditions``.
+        method: The collection that it belongs to.
+        readme: The collection's page, relative to the root.
     """
 
     path: str
     data: str
     results: list[dict[str, Any]]
+    method: str
+    readme: str
 
 
 def entries() -> Iterator[Entry]:
     """All models of the metafiles that ``model-index.yml`` lists."""
-    for metafile in load(str(ROOT / "model-index.yml"))["Import"]:
-        for model in load(str(ROOT / metafile))["Models"]:
-            data = model["Metadata"]["Training Data"]
-            yield Entry(model["Config"], data, model.get("Results", []))
+    for name in load(str(ROOT / "model-index.yml"))["Import"]:
+        metafile = load(str(ROOT / name))
+        readmes = {found["Name"]: found["README"] for found in metafile["Collections"]}
+        for model in metafile["Models"]:
+            method, data = model["In Collection"], model["Metadata"]["Training Data"]
+            results = model.get("Results", [])
+            yield Entry(model["Config"], data, results, method, readmes[method])
 
 
 def count_parameters(cfg: Config) -> int:
@@ -89,9 +96,14 @@ def row(entry: Entry, page: Path, notes: list[str]) -> list[str]:
         page: The page on which the row stands, for the link.
         notes: The conditions of all results so far; those of this one are added.
     """
-    link = os.path.relpath(ROOT / entry.path, page.parent)
-    name = f"[`{Path(entry.path).stem}`]({link})"
+    name = link(Path(entry.path).stem, entry.path, page, code=True)
     return [name, entry.data, *facts(entry.path), result(entry, notes)]
+
+
+def link(text: str, path: str, page: Path, code: bool = False) -> str:
+    """A link from a page to a file of this repository."""
+    text = f"`{text}`" if code else text
+    return f"[{text}]({os.path.relpath(ROOT / path, page.parent)})"
 
 
 def result(entry: Entry, notes: list[str]) -> str:
@@ -107,10 +119,20 @@ def result(entry: Entry, notes: list[str]) -> str:
     return "; ".join(texts) or "not measured"
 
 
-def table(page: Path, chosen: Iterable[Entry]) -> str:
-    """The table of some configs as Markdown, with notes below."""
+def table(page: Path, chosen: Sequence[Entry], methods: bool) -> str:
+    """The table of some configs as Markdown, with notes below.
+
+    Args:
+        page: The page on which it stands.
+        chosen: The configs.
+        methods: Whether a first column leads to their methods' pages.
+    """
     notes: list[str] = []
-    rows = [HEAD, ["---"] * len(HEAD), *(row(entry, page, notes) for entry in chosen)]
+    rows = [list(HEAD), ["---"] * len(HEAD), *(row(entry, page, notes) for entry in chosen)]
+    if methods:
+        links = [link(entry.method, entry.readme, page) for entry in chosen]
+        for cells, first in zip(rows, ["method", "---", *links], strict=True):
+            cells.insert(0, first)
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
     if notes:
         lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))]
@@ -128,7 +150,7 @@ def render(page: Path) -> str:
     folder = page.parent.relative_to(ROOT).as_posix()
     everything = list(entries())
     own = [entry for entry in everything if Path(entry.path).parent.as_posix() == folder]
-    text = table(page, own or everything)
+    text = table(page, own or everything, methods=not own)
     return PART.sub(lambda _: text, page.read_text())
 
 
