@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 width = 64  # of neck and heads
-small = dict(in_channels=width, fc_out_channels=256, num_classes=3)
+small = dict(in_channels=width, fc_out_channels=256, num_classes=len(_base_.classes))
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dims=[32, 64, 128, 180], num_heads=4),

@@ -22,7 +22,7 @@ model = dict(
         layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=deformable, ffn_cfg=ffn),
     ),
     positional_encoding=dict(num_feats=width // 2),
-    bbox_head=dict(num_classes=3, embed_dims=width),
+    bbox_head=dict(num_classes=len(_base_.classes), embed_dims=width),
     dn_cfg=dict(group_cfg=dict(num_dn_queries=20)),
     test_cfg=dict(max_per_img=20),
 )

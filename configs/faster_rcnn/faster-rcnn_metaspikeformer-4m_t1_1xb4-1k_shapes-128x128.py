@@ -22,7 +22,10 @@ model = dict(
             roi_layer=dict(sampling_ratio=1), out_channels=width, finest_scale=28
         ),
         bbox_head=dict(
-            in_channels=width, fc_out_channels=256, num_classes=3, reg_class_agnostic=True
+            in_channels=width,
+            fc_out_channels=256,
+            num_classes=len(_base_.classes),
+            reg_class_agnostic=True,
         ),
     ),
     train_cfg=dict(

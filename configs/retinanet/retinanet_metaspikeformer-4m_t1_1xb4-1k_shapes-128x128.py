@@ -16,7 +16,7 @@ model = dict(
         in_channels=width,
         feat_channels=width,
         stacked_convs=2,
-        num_classes=3,
+        num_classes=len(_base_.classes),
         anchor_generator=dict(
             octave_base_scale=2, scales_per_octave=2, ratios=[1.0], strides=[8, 16, 32]
         ),

@@ -15,6 +15,6 @@ model = dict(
         {**_base_.model.neck[0], "in_channels": [64, 180], "out_channels": width},
         {**_base_.model.neck[1], "in_channels": [width] * 3, "out_channels": width},
     ],
-    bbox_head=dict(in_channels=width, feat_channels=width, num_classes=3),
+    bbox_head=dict(in_channels=width, feat_channels=width, num_classes=len(_base_.classes)),
     test_cfg=dict(nms_pre=300, max_per_img=100),
 )

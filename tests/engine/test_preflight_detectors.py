@@ -49,7 +49,7 @@ def test_every_config_passes_on_data_that_fits(name, tmp_path, shapes_root, told
         write_coco(root, CocoDataset.METAINFO["classes"])
     elif "own" in name:
         root = tmp_path
-        classes = read_config(name).metainfo.classes
+        classes = read_config(name).classes
         write_coco(root, classes)
         for split in ("train", "val"):
             (root / f"{split}2017").rename(root / split)

@@ -1,6 +1,6 @@
 # Boxes of the generated shapes, 128 x 128 pixels: python tools/dataset_converters/make_shapes.py
 data_root = "data/shapes/"
-metainfo = dict(classes=("circle", "square", "triangle"))
+classes = ("circle", "square", "triangle")
 
 # The steps of the pipelines have names, so that a config of other data restates them around its own.
 load_image = dict(type="LoadImageFromFile")
@@ -12,7 +12,9 @@ pack_test = dict(
 )
 resize = dict(type="Resize", scale=(128, 128), keep_ratio=True)
 
-dataset = dict(_scope_="mmdet", type="CocoDataset", data_root=data_root, metainfo=metainfo)
+dataset = dict(
+    _scope_="mmdet", type="CocoDataset", data_root=data_root, metainfo=dict(classes=classes)
+)
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,
