@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmspike.layers.checks import expect_sequences_where_read
-from tests.det.helpers import build
-from tests.det.test_detectors import WIDTHS, boxes_batch, shapes_config, total_of
+from tests.det.helpers import build, make_batch
+from tests.det.test_detectors import SIZE, WIDTHS, boxes_batch, shapes_config, total_of
 
 FPN = dict(type="FPN", norm_cfg=dict(type="BN"), act_cfg=None)
 
@@ -183,3 +185,34 @@ def test_the_neck_refuses_other_decodings(decode):
     cfg.model.neck.decode = decode
     with pytest.raises(ValueError, match="SpikeFPN: decode must be None or 'mean', got"):
         build(cfg)
+
+
+@pytest.mark.parametrize("time_steps", [1, 2])
+def test_a_cascade_predicts_masks_too(time_steps):
+    cfg = shapes_config("cascade_rcnn", time_steps)
+    width = cfg.model.neck.out_channels
+    roi_head = cfg.model.roi_head
+    roi_head.mask_roi_extractor = copy.deepcopy(roi_head.bbox_roi_extractor)
+    roi_head.mask_roi_extractor.roi_layer.output_size = 14
+    roi_head.mask_head = dict(
+        type="mmspike.det.SpikeFCNMaskHead",
+        num_convs=1,
+        in_channels=width,
+        conv_out_channels=16,
+        num_classes=3,
+        loss_mask=dict(type="CrossEntropyLoss", use_mask=True),
+    )
+    for stage in cfg.model.train_cfg.rcnn:
+        stage.mask_size = 28
+    cfg.model.test_cfg.rcnn.mask_thr_binary = 0.5
+    model = build(cfg).train()
+    batch = make_batch(model, SIZE)
+    losses = model(**batch, mode="loss")
+    assert {f"s{i}.loss_mask" for i in range(3)} <= set(losses)
+    total_of(losses).backward()
+    assert all(head.conv_logits.weight.grad.any() for head in model.roi_head.mask_head)
+    with torch.no_grad():
+        results = model.eval()(**batch, mode="predict")
+    masks = [r.pred_instances.masks for r in results]
+    assert sum(map(len, masks))
+    assert all(m.shape[1:] == SIZE for m in masks)
