@@ -131,7 +131,19 @@ def overlaps(model, batch):
     return torch.cat([pair.amax(1) for pair in pairs]).mean().item()
 
 
-@pytest.mark.parametrize("time_steps", [1, 3])
+@pytest.mark.parametrize("folder", SPIKING)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_trains_under_autocast(folder, dtype):
+    model = freshly_built(folder, time_steps=2)
+    with torch.autocast("cpu", dtype):
+        total = total_of(model(**boxes_batch(model), mode="loss"))
+    total.backward()
+    assert total.dtype == torch.float32
+    assert torch.isfinite(total)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("time_steps", [3])
 @pytest.mark.parametrize("folder", SPIKING)
 def test_heads_are_alive_and_learn_at_the_first_step(folder, time_steps):
     model = freshly_built(folder, time_steps)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmspike.energy import measure
+from mmspike.engine.inputs import estimate_norms, noise_batch
 from mmspike.layers.checks import expect_sequences_where_read
 from tests.det.helpers import build, make_batch
 from tests.det.test_detectors import SIZE, WIDTHS, boxes_batch, shapes_config, total_of
@@ -94,6 +96,18 @@ def test_steps_of_an_ordinary_neck_do_not_mix(folder):
             torch.testing.assert_close(y[t], z)
     with pytest.raises(ValueError, match=r"PerStepNeck takes maps \[T, B, C, H, W\], got shapes"):
         model.neck([x[0] for x in maps])
+
+
+@pytest.mark.parametrize("time_steps", [1, 2])
+def test_an_ordinary_neck_costs_energy_in_every_step(time_steps):
+    cfg = per_step_fpn("retinanet", time_steps)
+    model, batch = build(cfg).eval(), noise_batch(cfg, SIZE)
+    estimate_norms(model, [batch])
+    report = measure(model, [batch])
+    assert report.uncounted == []
+    assert {row.reads for row in report.layers if row.part == "neck"} == {"real values"}
+    neck = report.parts["neck"]
+    assert neck["energy_mj"] == pytest.approx(4.6e-9 * neck["macs"] * time_steps)
 
 
 @torch.no_grad()
