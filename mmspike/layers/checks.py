@@ -1,4 +1,4 @@
-"""Checks, when a model is built, that its parts agree on strides and channels."""
+"""Checks, when a model is built, that its parts agree on strides, channels and the time axis."""
 
 from __future__ import annotations
 

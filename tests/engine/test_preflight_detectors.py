@@ -106,6 +106,7 @@ def test_heads_of_one_stage_with_masks_are_left_alone(shapes_root):
         (
             "retinanet",
             {"bbox_head.anchor_generator.strides": [8, 16, 64]},
+            "model: SpikeRetinaNet cannot be built (ValueError: "
             "bbox_head.anchor_generator.strides=[8, 16, 64] must be the neck's strides",
         ),
         (
