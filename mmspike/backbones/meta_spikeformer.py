@@ -33,7 +33,7 @@ from mmspike.checkpoints.loading import init_weights
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.checks import is_doubling
 from mmspike.layers.conv import ONE_SIGMA_RATE, spike_conv, spread_biases
-from mmspike.layers.time import mean_over_time
+from mmspike.layers.time import ordinary_map
 from mmspike.neurons import build_neuron
 from mmspike.registry import MODELS
 
@@ -150,6 +150,11 @@ class MetaSpikeFormer(BaseModule):
     def time_steps(self, value: int) -> None:
         self.stages[0].time_steps = value
 
+    @property
+    def gives_sequences(self) -> bool:
+        """Whether maps have a time axis, ``[T, B, C, H, W]``."""
+        return self.decode is None
+
     def forward(self, img: Tensor) -> tuple[Tensor, ...]:
         """Compute feature maps of membrane potentials.
 
@@ -170,7 +175,7 @@ class MetaSpikeFormer(BaseModule):
         for i, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
             with_cp = i in self.stages_with_cp and self.training and i > self.frozen_stages
             x = stage(x, with_cp)
-            outs[i] = mean_over_time(x) if self.decode == "mean" else x
+            outs[i] = ordinary_map(x) if self.decode == "mean" else x
         return tuple(outs[i] for i in self.out_indices)
 
     def train(self, mode: bool = True) -> MetaSpikeFormer:

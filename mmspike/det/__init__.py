@@ -2,18 +2,28 @@
 
 from mmspike.det.assigners import WholeMaxIoUAssigner
 from mmspike.det.bbox_heads import SpikeConvFCBBoxHead, SpikeShared2FCBBoxHead
-from mmspike.det.detectors import SpikeFasterRCNN, SpikeMaskRCNN
+from mmspike.det.detectors import (
+    SpikeCascadeRCNN,
+    SpikeFasterRCNN,
+    SpikeMaskRCNN,
+    SpikeRetinaNet,
+)
 from mmspike.det.mask_heads import SpikeFCNMaskHead
+from mmspike.det.retina_head import SpikeRetinaHead
 from mmspike.det.roi_extractors import SpikeSingleRoIExtractor
-from mmspike.det.roi_heads import SpikeStandardRoIHead
+from mmspike.det.roi_heads import SpikeCascadeRoIHead, SpikeStandardRoIHead
 from mmspike.det.rpn_head import SpikeRPNHead
 
 __all__ = [
+    "SpikeCascadeRCNN",
+    "SpikeCascadeRoIHead",
     "SpikeConvFCBBoxHead",
     "SpikeFCNMaskHead",
     "SpikeFasterRCNN",
     "SpikeMaskRCNN",
     "SpikeRPNHead",
+    "SpikeRetinaHead",
+    "SpikeRetinaNet",
     "SpikeShared2FCBBoxHead",
     "SpikeSingleRoIExtractor",
     "SpikeStandardRoIHead",

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmdet.models.detectors import FasterRCNN, MaskRCNN
+from mmdet.models.detectors import CascadeRCNN, FasterRCNN, MaskRCNN, RetinaNet
 from mmdet.models.necks import FPN
 from torch import nn
 
-from mmspike.layers.checks import expect, expect_neck_fits, is_doubling
+from mmspike.layers.checks import (
+    expect,
+    expect_neck_fits,
+    expect_sequences_where_read,
+    is_doubling,
+)
 from mmspike.neurons import default_neuron
 from mmspike.registry import DET_MODELS
 
 
 def check_detector(detector: nn.Module) -> None:
-    """Check that backbone, neck and heads agree on strides and channels.
+    """Check that backbone, neck and heads agree on strides, channels and the time axis.
 
     A part that does not tell its strides (an ordinary backbone or neck) is not checked.
 
@@ -26,7 +31,9 @@ def check_detector(detector: nn.Module) -> None:
     """
     backbone, neck = detector.backbone, getattr(detector, "neck", None)
     expect_neck_fits(backbone, neck)
+    neck = getattr(neck, "neck", neck)  # the one inside of a PerStepNeck
     strides = getattr(neck, "out_strides", None) or _strides_of_ordinary(neck, backbone)
+    expect_sequences_where_read(detector)
     if strides is None:
         return
     for name in ("rpn_head", "bbox_head"):
@@ -75,8 +82,17 @@ def _parts(roi_head: nn.Module | None, name: str) -> list[nn.Module]:
     return list(part) if isinstance(part, nn.ModuleList) else [part]
 
 
+class Checked:
+    """Mixin for any detector of mmdet's: one neuron for all parts, and a check when it is built."""
+
+    def __init__(self, *args: Any, neuron_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        with default_neuron(neuron_cfg):
+            super().__init__(*args, **kwargs)
+        check_detector(self)
+
+
 @DET_MODELS.register_module()
-class SpikeFasterRCNN(FasterRCNN):
+class SpikeFasterRCNN(Checked, FasterRCNN):
     """mmdet's Faster R-CNN whose parts are checked against one another when it is built.
 
     Args:
@@ -85,14 +101,9 @@ class SpikeFasterRCNN(FasterRCNN):
         **kwargs: Those of ``mmdet.models.FasterRCNN``.
     """
 
-    def __init__(self, *args: Any, neuron_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        with default_neuron(neuron_cfg):
-            super().__init__(*args, **kwargs)
-        check_detector(self)
-
 
 @DET_MODELS.register_module()
-class SpikeMaskRCNN(MaskRCNN):
+class SpikeMaskRCNN(Checked, MaskRCNN):
     """mmdet's Mask R-CNN whose parts are checked against one another when it is built.
 
     Args:
@@ -101,7 +112,24 @@ class SpikeMaskRCNN(MaskRCNN):
         **kwargs: Those of ``mmdet.models.MaskRCNN``.
     """
 
-    def __init__(self, *args: Any, neuron_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        with default_neuron(neuron_cfg):
-            super().__init__(*args, **kwargs)
-        check_detector(self)
+
+@DET_MODELS.register_module()
+class SpikeCascadeRCNN(Checked, CascadeRCNN):
+    """mmdet's Cascade R-CNN whose parts are checked against one another when it is built.
+
+    Args:
+        *args: Those of ``mmdet.models.CascadeRCNN``.
+        neuron_cfg: Config of all neurons of parts whose own config names none.
+        **kwargs: Those of ``mmdet.models.CascadeRCNN``.
+    """
+
+
+@DET_MODELS.register_module()
+class SpikeRetinaNet(Checked, RetinaNet):
+    """mmdet's RetinaNet whose parts are checked against one another when it is built.
+
+    Args:
+        *args: Those of ``mmdet.models.RetinaNet``.
+        neuron_cfg: Config of all neurons of parts whose own config names none.
+        **kwargs: Those of ``mmdet.models.RetinaNet``.
+    """

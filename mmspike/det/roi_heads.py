@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from torch import Tensor
 
 from mmspike.layers.time import swap_time_and_batch
@@ -19,6 +19,8 @@ class BatchFirst:
     ``[B, T, C, H, W]`` and RoI features ``[N, T, C, h, w]``; the spiking extractor, box heads and
     mask heads take them so.
     """
+
+    takes_sequences = True
 
     def forward(self, x: Sequence[Tensor], *args: Any, **kwargs: Any) -> tuple:
         """See mmdet; ``x`` is one ``[T, B, C, H, W]`` per level."""
@@ -36,3 +38,11 @@ class BatchFirst:
 @DET_MODELS.register_module()
 class SpikeStandardRoIHead(BatchFirst, StandardRoIHead):
     """mmdet's standard RoI head on spike sequences."""
+
+
+@DET_MODELS.register_module()
+class SpikeCascadeRoIHead(BatchFirst, CascadeRoIHead):
+    """mmdet's cascade of RoI heads on spike sequences: each stage refines the boxes of the last.
+
+    Every stage has neurons of its own, which see the RoIs through all time steps.
+    """

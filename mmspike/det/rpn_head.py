@@ -9,7 +9,13 @@ import torch
 from mmdet.models.dense_heads import RPNHead
 from torch import Tensor, nn
 
-from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm, predict
+from mmspike.layers.conv import (
+    ONE_SIGMA_RATE,
+    SpikeLayer,
+    build_norm,
+    predict,
+    run_layers_on_levels,
+)
 from mmspike.neurons import build_neuron
 from mmspike.registry import DET_MODELS
 
@@ -26,6 +32,8 @@ class SpikeRPNHead(RPNHead):
         neuron_cfg: Config of the neurons; ``None`` means ``dict(type="mmspike.LIF")``.
         **kwargs: Those of ``mmdet.models.RPNHead``.
     """
+
+    takes_sequences = True
 
     def __init__(
         self,
@@ -61,9 +69,7 @@ class SpikeRPNHead(RPNHead):
         Returns:
             Scores ``[B, A, H, W]`` and deltas ``[B, A * 4, H, W]``, one of each per level.
         """
-        for layer in self.rpn_conv:
-            x = layer.forward_levels(x)
-        return super().forward(x)
+        return super().forward(run_layers_on_levels(self.rpn_conv, x))
 
     def forward_single(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Predict on one level, ``[T, B, C, H, W]`` after the shared convolutions.

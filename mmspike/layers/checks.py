@@ -1,12 +1,15 @@
-"""Checks, when a model is built, that its parts agree on strides and channels."""
+"""Checks, when a model is built, that its parts agree on strides, channels and the time axis."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 from torch import nn
+
+_HOSTS = ("mmcv", "mmdet", "mmseg")
+_HEADS = ("rpn_head", "roi_head", "bbox_head", "mask_head", "decode_head", "auxiliary_head")
 
 
 def expect(name: str, given: Any, what: str, expected: Any) -> None:
@@ -37,3 +40,52 @@ def expect_neck_fits(backbone: nn.Module, neck: nn.Module | None) -> None:
         expect("neck.in_strides", given, "the backbone's strides", strides)
         what = "the backbone's channels"
         expect("neck.in_channels", neck.in_channels, what, backbone.out_channels)
+
+
+def expect_sequences_where_read(model: nn.Module) -> None:
+    """Check that sequences ``[T, B, C, H, W]`` go to parts that read them, and maps to the others.
+
+    Spiking parts say so by ``takes_sequences`` and ``gives_sequences``; those of the hosts read and
+    give maps ``[B, C, H, W]``. A class of anyone else's that says nothing is not judged.
+
+    Args:
+        model: A detector or segmentor.
+
+    Raises:
+        ValueError: At the first part that reads what the one before it does not give.
+    """
+    source, gives = "backbone", _says(model.backbone, "gives_sequences")
+    for name, part in _chain(model):
+        takes = _says(part, "takes_sequences")
+        if None not in (gives, takes) and gives != takes:
+            raise ValueError(_mismatch(name, part, source, takes))
+        if name.startswith("neck"):
+            source, gives = name, _says(part, "gives_sequences")
+
+
+def _chain(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts after the backbone: necks one after the other, then all heads."""
+    for name in ("neck", *_HEADS):
+        part = getattr(model, name, None)
+        if isinstance(part, nn.Sequential | nn.ModuleList):
+            yield from ((f"{name}.{i}", inner) for i, inner in enumerate(part))
+        elif isinstance(part, nn.Module):
+            yield name, part
+
+
+def _says(part: nn.Module, what: str) -> bool | None:
+    known = type(part).__module__.split(".")[0] in _HOSTS
+    return getattr(part, what, False if known else None)
+
+
+def _mismatch(name: str, part: nn.Module, source: str, takes: bool) -> str:
+    kinds = ("maps [B, C, H, W]", "sequences [T, B, C, H, W]")
+    cure = f'{source}.decode="mean" averages them over time'
+    if takes:
+        cure = f"leave {source}.decode out, or put an ordinary neck into mmspike.PerStepNeck"
+    elif name.startswith("neck"):
+        cure += ", mmspike.PerStepNeck runs the neck step by step"
+    return (
+        f"{name} ({type(part).__name__}) reads {kinds[takes]}, but the {source} gives "
+        f"{kinds[not takes]}; {cure}"
+    )

@@ -144,6 +144,23 @@ def run_layers(layers: Iterable[SpikeLayer], x_seq: Tensor) -> Tensor:
     return x_seq
 
 
+def run_layers_on_levels(layers: Sequence[SpikeLayer], x_seqs: Sequence[Tensor]) -> list[Tensor]:
+    """Run spiking layers that the levels of a pyramid share, see ``SpikeLayer.forward_levels``.
+
+    Args:
+        layers: The layers.
+        x_seqs: One ``[T, B, C, H, W]`` per level.
+
+    Returns:
+        One ``[T, B, C', H', W']`` per level.
+    """
+    if not any(layer.norm.training for layer in layers):
+        return [run_layers(layers, x) for x in x_seqs]
+    for layer in layers:
+        x_seqs = layer.forward_levels(x_seqs)
+    return list(x_seqs)
+
+
 def predict(predictor: Callable[[Tensor], Tensor], spikes: Tensor, weight: Tensor) -> Tensor:
     """What a linear predictor makes of spikes averaged over time, in the type of its weights.
 

@@ -28,6 +28,16 @@ def mean_over_time(x_seq: Tensor) -> Tensor:
     return x_seq.mean(0)
 
 
+def ordinary_map(x_seq: Tensor) -> Tensor:
+    """Average over time for layers that are not ours: ``[T, B, C, H, W]`` to ``[B, C, H, W]``.
+
+    The result is contiguous: mmcv's RoIAlign reads memory without regard to strides, and gives
+    wrong features, without a word, of maps whose channels are last or that are every second pixel
+    of others. Convolutions of the hosts keep the format that they are given.
+    """
+    return mean_over_time(x_seq).contiguous()
+
+
 def _channels_are_last(x: Tensor) -> bool:
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return last and not x.is_contiguous()

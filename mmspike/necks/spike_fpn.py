@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmspike.layers.arguments import are_counts, check_norm, is_count, refuse_unless
 from mmspike.layers.conv import ONE_SIGMA_RATE, spike_conv
-from mmspike.layers.time import per_step
+from mmspike.layers.time import ordinary_map, per_step
 from mmspike.registry import MODELS
 
 _EXTRA_SOURCES = ("on_input", "on_lateral", "on_output")
@@ -45,6 +45,8 @@ class SpikeFPN(BaseModule):
             ``"on_input"``.
         norm_cfg: Config of the norms; ``None`` means ``dict(type="BN")``.
         neuron_cfg: Config of the neurons; ``None`` means ``dict(type="mmspike.LIF")``.
+        decode: ``None`` returns sequences, which spiking heads read; ``"mean"`` their average over
+            time, which any ordinary head takes.
         init_cfg: OpenMMLab's initialisation.
 
     Attributes:
@@ -53,6 +55,8 @@ class SpikeFPN(BaseModule):
     Raises:
         ValueError: If the arguments do not fit one another.
     """
+
+    takes_sequences = True
 
     def __init__(
         self,
@@ -63,9 +67,13 @@ class SpikeFPN(BaseModule):
         add_extra_convs: bool | str = False,
         norm_cfg: dict[str, Any] | None = None,
         neuron_cfg: dict[str, Any] | None = None,
+        decode: str | None = None,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        expected = "None or 'mean'"
+        refuse_unless(decode in (None, "mean"), "SpikeFPN", "decode", expected, decode)
+        self.decode = decode
         self._check_types(in_channels, out_channels, num_outs, in_strides, norm_cfg)
         self.in_channels = list(in_channels)
         self.out_channels = out_channels
@@ -98,6 +106,11 @@ class SpikeFPN(BaseModule):
             )
 
         self.make_only(range(num_outs))
+
+    @property
+    def gives_sequences(self) -> bool:
+        """Whether levels have a time axis, ``[T, B, C, H, W]``."""
+        return self.decode is None
 
     def make_only(self, levels: Iterable[int]) -> None:
         """Compute no more than some levels; what makes none of them takes no gradient.
@@ -169,8 +182,9 @@ class SpikeFPN(BaseModule):
             inputs: One ``[T, B, C, H, W]`` per entry of ``in_channels``, membrane potentials.
 
         Returns:
-            One ``[T, B, out_channels, H', W']`` per entry of ``out_strides``; ``None`` for levels
-            that :meth:`make_only` leaves out.
+            One ``[T, B, out_channels, H', W']`` per entry of ``out_strides``, or
+            ``[B, out_channels, H', W']`` with ``decode="mean"``; ``None`` for levels that
+            :meth:`make_only` leaves out.
 
         Raises:
             ValueError: If the number of maps or their axes are wrong.
@@ -201,6 +215,8 @@ class SpikeFPN(BaseModule):
         for i in range(self._extras):
             source = self.extra_convs[i](source) if self.extra_convs else source[..., ::2, ::2]
             outs.append(source)
+        if self.decode == "mean":
+            outs = [None if y is None else ordinary_map(y) for y in outs]
         return (*outs, *[None] * (self.num_outs - len(outs)))
 
 

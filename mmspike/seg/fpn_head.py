@@ -30,6 +30,8 @@ class SpikeFPNHead(FPNHead):
         **kwargs: Those of ``mmseg.models.FPNHead``.
     """
 
+    takes_sequences = True
+
     def __init__(
         self,
         feature_strides: Sequence[int],

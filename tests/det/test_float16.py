@@ -9,13 +9,14 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmspike.datasets.shapes import ShapesSettings, write_shapes
-from mmspike.det import SpikeFCNMaskHead, SpikeRPNHead, SpikeShared2FCBBoxHead
+from mmspike.det import SpikeFCNMaskHead, SpikeRetinaHead, SpikeRPNHead, SpikeShared2FCBBoxHead
 from mmspike.engine.inputs import build_model
 from mmspike.seg import SpikeFPNHead
 from tests.engine.tiny import SIZE, write_config
 
 STEPS, SETTLED = 100, 10
 PREDICTORS = ("fc_cls", "fc_reg", "conv_logits", "rpn_cls", "rpn_reg", "conv_seg")
+PREDICTORS += ("retina_cls", "retina_reg")
 
 
 def bbox_head():
@@ -34,6 +35,12 @@ def rpn_head():
     return SpikeRPNHead(in_channels=8, feat_channels=8), [torch.randn(2, 2, 8, 16, 16)]
 
 
+def retina_head():
+    return SpikeRetinaHead(num_classes=3, in_channels=8, feat_channels=8, stacked_convs=1), [
+        torch.randn(2, 2, 8, 16, 16)
+    ]
+
+
 def fpn_head():
     norm_cfg = dict(type="BN")
     return SpikeFPNHead(
@@ -47,7 +54,7 @@ def tensors(outputs):
     return [y for part in outputs for y in tensors(part)]
 
 
-@pytest.mark.parametrize("make", [bbox_head, mask_head, rpn_head, fpn_head])
+@pytest.mark.parametrize("make", [bbox_head, mask_head, rpn_head, retina_head, fpn_head])
 def test_predictors_do_not_overflow(make):
     """Gradients of 1e6, which float16 does not hold, summed up from small ones."""
     head, x = make()

@@ -10,6 +10,7 @@ from torch import nn
 from mmspike.det import (
     SpikeConvFCBBoxHead,
     SpikeFCNMaskHead,
+    SpikeRetinaHead,
     SpikeRPNHead,
     SpikeShared2FCBBoxHead,
     SpikeSingleRoIExtractor,
@@ -150,3 +151,50 @@ def test_rpn_predicts_per_level_and_averages_the_steps(num_convs):
     steps = [head([x[t : t + 1] for x in xs])[0] for t in range(3)]
     for level, score in enumerate(scores):
         torch.testing.assert_close(score, torch.stack([s[level] for s in steps]).mean(0))
+
+
+def retina_head(**kwargs):
+    anchors = dict(type="AnchorGenerator", scales=[8], ratios=[0.5, 1], strides=[4, 8])
+    defaults = dict(num_classes=3, in_channels=6, feat_channels=8, anchor_generator=anchors)
+    return SpikeRetinaHead(**{**defaults, **kwargs})
+
+
+@pytest.mark.parametrize("norm_cfg", [None, dict(type="GN", num_groups=2)])
+@pytest.mark.parametrize("stacked_convs", [0, 1, 3])
+def test_retina_head_predicts_per_level_and_averages_the_steps(stacked_convs, norm_cfg):
+    head = retina_head(
+        stacked_convs=stacked_convs,
+        neuron_cfg=FORGETFUL,
+        norm_cfg=norm_cfg,
+        **({"feat_channels": 6} if stacked_convs == 0 else {}),
+    )
+    assert nn.ReLU not in kinds(head)
+    assert len(head.cls_convs) == len(head.reg_convs) == stacked_convs
+    xs = [3 * torch.randn(3, 2, 6, 8, 10), 3 * torch.randn(3, 2, 6, 4, 5)]
+    head.init_weights()
+    torch.nn.init.normal_(head.retina_cls.weight)
+    for layer in (*head.cls_convs, *head.reg_convs):
+        layer.norm.momentum = 1.0
+    head.train()(xs)  # norms see what they normalise
+    head.eval()
+    scores, deltas = head(xs)
+    assert [s.shape for s in scores] == [(2, 6, 8, 10), (2, 6, 4, 5)]
+    assert [d.shape for d in deltas] == [(2, 8, 8, 10), (2, 8, 4, 5)]
+    steps = [head([x[t : t + 1] for x in xs])[0] for t in range(3)]
+    for level, score in enumerate(scores):
+        assert score.std() > 0.1
+        torch.testing.assert_close(score, torch.stack([s[level] for s in steps]).mean(0))
+        torch.testing.assert_close(score, head.forward_single(xs[level])[0])
+
+
+def test_retina_head_trains_on_the_statistics_that_it_is_tested_with():
+    head = retina_head(stacked_convs=2).train()
+    xs = [2 * torch.randn(2, 2, 6, 16, 16) + 1, torch.randn(2, 2, 6, 8, 8)]
+    for layer in (*head.cls_convs, *head.reg_convs):
+        layer.norm.momentum = 1.0
+    trained = head(xs)
+    head.eval()
+    for outs, expected in zip(head(xs), trained, strict=True):
+        for a, b in zip(outs, expected, strict=True):
+            off = (a - b).abs() > 1e-2 * b.abs().max()  # rounding moves a spike now and then
+            assert off.double().mean() < 0.1

@@ -121,7 +121,10 @@ def test_heads_of_a_cascade_are_named_one_by_one(shapes_root):
     del heads[2]["num_classes"]  # 80 by default
     weights = [1, 0.5, 0.25]
     cfg.model.roi_head.update(
-        type="CascadeRoIHead", bbox_head=heads, num_stages=3, stage_loss_weights=weights
+        type="mmspike.det.SpikeCascadeRoIHead",
+        bbox_head=heads,
+        num_stages=3,
+        stage_loss_weights=weights,
     )
     cfg.model.train_cfg.rcnn = [deepcopy(cfg.model.train_cfg.rcnn) for _ in heads]
     text = problems_of(cfg)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from mmspike.engine.configs import as_list, type_name
+from mmengine.registry import MODELS
+
+from mmspike.engine.configs import as_list, find_class, type_name
 from mmspike.engine.preflight import coco as coco_format
 from mmspike.engine.preflight.datasets import Leaf
 from mmspike.engine.preflight.report import Report, listed
+
+_BOXES_ALONE = ("RetinaHead", "RTMDetSepBNHead", "DINOHead")  # of one stage, and those from them
 
 
 def coco_metrics(cfg: dict[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
@@ -82,11 +86,19 @@ def check_mask_metric(
     cfg: dict[str, Any], key: str, metric: dict[str, Any], report: Report
 ) -> None:
     """See that masks are evaluated only of a model that predicts some."""
-    roi_head = cfg["model"].get("roi_head")
-    if roi_head and not roi_head.get("mask_head") and "segm" in as_list(metric.get("metric")):
+    part = _part_without_masks(cfg["model"])
+    if part and "segm" in as_list(metric.get("metric")):
         metrics = listed(as_list(metric["metric"]))
-        report.problem(
-            f"{key}.metric",
-            f"is {metrics}, but model.roi_head has no mask_head",
-            'evaluate metric="bbox" alone',
-        )
+        report.problem(f"{key}.metric", f"is {metrics}, but {part}", 'evaluate metric="bbox" alone')
+
+
+def _part_without_masks(model: dict[str, Any]) -> str | None:
+    """Words for the part of a detector that would have to predict masks, and does not."""
+    if model.get("roi_head"):
+        return None if model["roi_head"].get("mask_head") else "model.roi_head has no mask_head"
+    head = model.get("bbox_head")
+    if not isinstance(head, dict) or model.get("mask_head"):
+        return None
+    bases = {cls.__name__ for cls in getattr(find_class(MODELS, head), "__mro__", ())}
+    alone = bases.intersection(_BOXES_ALONE)
+    return f"model.bbox_head ({type_name(head)}) predicts boxes alone" if alone else None

@@ -14,6 +14,7 @@ from torch import nn
 
 from mmspike.engine.preflight.refusals import explain
 from mmspike.engine.preflight.report import Report
+from mmspike.layers.checks import expect_sequences_where_read
 
 _IMAGE = 512  # pixels; strides up to 128 leave whole numbers
 _MISTAKES = (TypeError, KeyError, ValueError)  # in a config; others may be of files or devices
@@ -38,6 +39,10 @@ def check_model(cfg: dict[str, Any], report: Report) -> None:
         else:
             report.problem(*explain(mistake, cfg["model"]))
         return
+    try:
+        expect_sequences_where_read(model)
+    except ValueError as error:
+        report.problem("model", *str(error).rsplit("; ", 1))
     _check_strides(model, strides, report)
 
 
@@ -100,8 +105,9 @@ def _strides(model: nn.Module) -> list[int] | None:
         return strides
     if hasattr(neck, "out_strides"):
         return list(neck.out_strides)
+    first = (1, 1) if getattr(neck, "takes_sequences", False) else (1,)  # [T, B] or [B]
     maps = zip(backbone.out_channels, strides, strict=True)
-    levels = neck([torch.empty(1, c, _IMAGE // s, _IMAGE // s) for c, s in maps])
+    levels = neck([torch.empty(*first, c, _IMAGE // s, _IMAGE // s) for c, s in maps])
     return [_IMAGE // level.size(-1) for level in levels]
 
 

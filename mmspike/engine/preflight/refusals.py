@@ -29,7 +29,7 @@ def explain(error: Exception, model: dict[str, Any]) -> tuple[str, str, str]:
     if cls is None and isinstance(error, KeyError) and "type" in given:
         return _unknown_type(key, given["type"], text)
     found = re.search(r"unexpected keyword argument '(\w+)'", text)
-    name = getattr(cls, "__name__", type_name(given))
+    name = getattr(cls, "__name__", type_name(given or model))
     if found and found[1] in given and cls.__module__.split(".")[0] == "mmspike":
         taken = _arguments(cls)
         near = difflib.get_close_matches(found[1], taken, 1)
