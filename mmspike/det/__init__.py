@@ -7,8 +7,10 @@ from mmspike.det.mask_heads import SpikeFCNMaskHead
 from mmspike.det.roi_extractors import SpikeSingleRoIExtractor
 from mmspike.det.roi_heads import SpikeStandardRoIHead
 from mmspike.det.rpn_head import SpikeRPNHead
+from mmspike.det.visualizers import ReadableVisualizer
 
 __all__ = [
+    "ReadableVisualizer",
     "SpikeConvFCBBoxHead",
     "SpikeFCNMaskHead",
     "SpikeFasterRCNN",

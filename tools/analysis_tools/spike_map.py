@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 from pathlib import Path
 
 import matplotlib as mpl
@@ -21,6 +20,8 @@ from mmengine.config import DictAction
 from torch import Tensor, nn
 
 from mmspike.energy.firing_rate import is_neuron, time_steps_of
+from mmspike.energy.names import place_of
+from mmspike.energy.plots import save_figure
 from mmspike.engine.command_line import (
     check_device,
     checkpoints_from_outside,
@@ -47,12 +48,7 @@ def parse_args() -> argparse.Namespace:
 
 def part_of(name: str) -> str | None:
     """The part of the network that a neuron belongs to; ``None`` for what has no place."""
-    if name.startswith("roi_head"):
-        return None
-    stage = re.match(r"backbone\.stages\.(\d+)\.", name)
-    if stage:
-        return "stem" if stage[1] == "0" else f"stage {stage[1]}"
-    return name.split(".")[0].replace("_", " ")
+    return None if name.startswith("roi_head") else place_of(name)[0]
 
 
 @torch.no_grad()
@@ -94,14 +90,17 @@ def record(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     return means
 
 
-def draw(image: np.ndarray, maps: dict[str, Tensor], out: Path, title: str) -> None:
+def draw(image: np.ndarray, maps: dict[str, Tensor], out: Path, title: str) -> list[Path]:
     """Draw a row per part, a column per time step, with the image in front.
 
     Args:
         image: What the network saw, ``[H, W, 3]`` of 0 to 255.
         maps: Rates by part.
-        out: Picture to write.
+        out: Picture to write; a PNG or PDF file gets the other beside it.
         title: What stands above.
+
+    Returns:
+        The files.
     """
     steps = max(rates.size(0) for rates in maps.values())
     aspect = image.shape[0] / image.shape[1]
@@ -130,9 +129,12 @@ def draw(image: np.ndarray, maps: dict[str, Tensor], out: Path, title: str) -> N
             ax.set(xticks=[], yticks=[])
         fig.colorbar(shown, ax=list(row[1:]), label="firing rate, %", shrink=0.85, pad=0.01)
     fig.suptitle(title, fontsize=9)
+    if out.suffix in (".png", ".pdf"):
+        return save_figure(fig, out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(out, dpi=110)
+    fig.savefig(out, dpi=200)
     plt.close(fig)
+    return [out]
 
 
 def main() -> None:
@@ -165,10 +167,11 @@ def main() -> None:
         raise SystemExit(f"spike_map: the model of {args.config} has no neurons on maps")
     height, width = batch["data_samples"][0].img_shape[:2]
     image = mmcv.imresize(mmcv.imread(args.image, channel_order="rgb"), (width, height))
-    draw(image, maps, out, title)
+    files = draw(image, maps, out, title)
     for part, rates in maps.items():
         print(f"{part}: " + " ".join(f"{100 * r:.2f} %" for r in rates.mean((1, 2)).tolist()))
-    print(out)
+    for file in files:
+        print(file)
 
 
 if __name__ == "__main__":
