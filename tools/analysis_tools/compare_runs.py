@@ -1,6 +1,6 @@
 """What a comparison trains and measures, each run in a process and a folder of its own.
 
-A folder holds the complete config of its run (``config.py``), what was printed (``train.log``,
+A folder holds the complete config of its run (``<model>.py``), what was printed (``train.log``,
 ``measure.log``), and, once they are there, ``trained.json`` and ``measured.json``.
 """
 
@@ -25,6 +25,17 @@ import torch
 from mmengine.config import Config
 
 TOOLS = Path(__file__).resolve().parents[1]
+PRELOADED = [
+    "mmdet.apis",
+    "mmseg.apis",
+    "mmspike.backbones",
+    "mmspike.det",
+    "mmspike.seg",
+    "mmspike.energy",
+    "mmspike.engine.preflight",
+    "matplotlib.pyplot",
+]
+"""Imported once for all runs, whatever of it is there."""
 _PROGRESS = re.compile(r"((?:Iter|Epoch)\((?:train|val|test)\)\s+\S*\[[^]]*\](?:\[[^]]*\])?)")
 _ETA = re.compile(r"eta: ([^ ]+(?: days?, [^ ]+)?)")
 
@@ -57,7 +68,12 @@ class Run:
     @property
     def file(self) -> Path:
         """Its complete config."""
-        return self.folder / "config.py"
+        return self.folder / f"{self.name}.py"
+
+    @property
+    def training(self) -> Path:
+        """Work dir of its training, whose runner writes a config of that name, too."""
+        return self.folder / "training"
 
 
 def prepare(run: Run) -> None:
@@ -91,13 +107,13 @@ def train(run: Run) -> str:
     """
     note = run.folder / "trained.json"
     if run.checkpoint is None and note.is_file():
-        run.checkpoint = run.folder / json.loads(note.read_text())["checkpoint"]
+        run.checkpoint = run.training / json.loads(note.read_text())["checkpoint"]
     if run.checkpoint is not None:
         if not run.checkpoint.is_file():
             raise SystemExit(f"compare: {run}: no file {run.checkpoint}; remove {note}")
         return "trained already" if run.seed is not None else "given"
-    last = run.folder / "last_checkpoint"
-    args = [run.file, "--work-dir", run.folder, *(["--resume"] if last.is_file() else [])]
+    last = run.training / "last_checkpoint"
+    args = [run.file, "--work-dir", run.training, *(["--resume"] if last.is_file() else [])]
     start = time.monotonic()
     run_tool("train.py", args, run.folder / "train.log", f"training of {run}")
     if not last.is_file():
@@ -105,7 +121,7 @@ def train(run: Run) -> str:
             f"compare: the training of {run} wrote no checkpoint: "
             "default_hooks.checkpoint.interval is larger than the training is long"
         )
-    run.checkpoint = run.folder / Path(last.read_text().strip()).name
+    run.checkpoint = run.training / Path(last.read_text().strip()).name
     note.write_text(json.dumps({"checkpoint": run.checkpoint.name}))
     return f"trained in {time.monotonic() - start:.0f} s"
 
@@ -161,7 +177,7 @@ def run_tool(script: str, args: Sequence[Any], log: Path, what: str) -> None:
     """
     context = multiprocessing.get_context("spawn" if torch.version.cuda else "forkserver")
     if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(["mmdet.models", "mmseg.models", "mmspike.registry"])
+        context.set_forkserver_preload(PRELOADED)
     log.write_text("")
     process = context.Process(target=_main, args=(script, list(map(str, args)), str(log)))
     process.start()
