@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib as mpl
 
@@ -61,7 +62,7 @@ def draw_report(report: EnergyReport, folder: str | Path) -> list[Path]:
         if there are neurons, ``firing_rates``.
     """
     title = f"{report.model}, T = {report.time_steps}, mean of {report.num_images} image"
-    title += f"{'s' * (report.num_images > 1)}\n{report.data}"
+    title = "\n".join([f"{title}{'s' * (report.num_images > 1)}", *wrap(report.data, 70)])
     with mpl.rc_context(STYLE):
         figures = {"energy_by_layer": energy_by_layer(report), "energy_by_part": _by_part(report)}
         if report.neurons:
@@ -86,8 +87,10 @@ def energy_by_layer(report: EnergyReport) -> plt.Figure:
     for kind, color in READS.items():
         chosen = np.array([r == kind for r in reads]) & (ours > 0)
         if chosen.any():
-            ax.scatter(ours[chosen], ys[chosen], color=color, label=f"reads {kind}", **options)
-    ax.set(xscale="log", xlabel="energy per image, uJ (logarithmic)")
+            ax.scatter(
+                ours[chosen], ys[chosen], color=color, label=f"mostly reads {kind}", **options
+            )
+    ax.set(xscale="log", xlabel="energy per image, µJ (logarithmic)")
     fig.legend(loc="outside lower center", ncols=4, fontsize=8)
     return fig
 
@@ -140,6 +143,7 @@ def _by_part(report: EnergyReport) -> plt.Figure:
         ax.annotate(text, (real, place + 0.2), (3, 0), textcoords="offset points", va="center")
     ax.set(xlabel="energy per image, mJ", xlim=(0, 1.25 * max(*left, *ann, 1e-12)))
     ax.set_yticks(places, map(readable_part, parts))
+    ax.tick_params(axis="y", length=0)
     ax.invert_yaxis()
     fig.legend(fontsize=8, loc="outside lower center", ncols=4)
     return fig

@@ -68,7 +68,9 @@ def test_twin_and_seeds_are_trained_and_written_down(compared):
     assert 0 < ours["energy_mj"] < twin["energy_mj"]
     assert ours["energy_sd_mj"] > 1e-6 > twin["energy_sd_mj"]  # spikes depend on the image
     assert any("The ANN twin is the same network" in note for note in content["notes"])
-    weights = [torch.load(p, weights_only=False) for p in sorted(work.glob("*/*/training/iter_2.pth"))]
+    weights = [
+        torch.load(p, weights_only=False) for p in sorted(work.glob("*/*/training/iter_2.pth"))
+    ]
     values = {w["state_dict"]["decode_head.conv_seg.weight"].sum().item() for w in weights}
     assert len(values) == 4  # four trainings
 
@@ -191,3 +193,28 @@ def test_compare_refuses(args, message, tmp_path):
     assert message in out
     assert "Traceback" not in out
     assert not (tmp_path / "new").exists()
+
+
+def test_tables_of_detectors_and_segmentors_have_dashes(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tools/analysis_tools"), *sys.path])
+    tables = runpy.run_path(str(ROOT / "tools/analysis_tools/compare_tables.py"))
+    common = dict(params_m=1.0, gmacs=2.0, ann_energy_mj=9.2, peak_mib=9, num_images=4, dataset="d")
+    rows = []
+    for seed, score in enumerate((70.0, 74.0)):
+        spiking = dict(firing_rate=20.0 + seed, firing_rates={"neck": [10.0, 20.0]}, time_steps=2)
+        costs = dict(energy_mj=1.0, energy_sd_mj=0.3 + 0.1 * seed, ms_per_image=5.0)
+        about = dict(model="a_b", config="a_b.py", is_twin=False, seed=seed)
+        rows.append({**about, **common, **spiking, **costs, "metrics": {"bbox mAP": score}})
+    other = dict(model="c", config="c.py", is_twin=True, seed=0, metrics={"mIoU": 80.0})
+    none = dict(firing_rate=None, firing_rates={}, time_steps=1)
+    rows.append({**rows[0], **other, **none, "energy_sd_mj": None})
+    models = tables["aggregate"](rows)
+    assert models[0]["bbox mAP_sd"] == pytest.approx(8**0.5)
+    assert models[0]["rate neck"] == 15.0
+    files = tables["write_tables"](models, ["50 % noted"], tmp_path / "t")
+    cells = cells_of(files[2].read_text())
+    assert cells[1][4:8] == [r"72.0 $\pm$ 2.8", "-", r"1 $\pm$ 0.354", r"20.5 $\pm$ 0.7"]
+    assert cells[2][4:8] == ["-", "80.0", "1", "-"]
+    assert cells[1][0] == r"a\_b"
+    assert files[2].read_text().startswith("% 50 % noted\n")
+    assert "- 50 % noted" in files[0].read_text()

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from compare_plots import draw_comparison
-from compare_runs import Run, measure, prepare, train
+from compare_runs import Run, measure, preload, prepare, train
 from compare_tables import aggregate, write_tables
 from mmengine.config import Config
 
@@ -168,6 +168,7 @@ def main() -> None:
     runs, rows = plan(args), []
     for run in runs:
         prepare(run)
+    preload(runs)
     for i, run in enumerate(runs):
         print(f"[{i + 1}/{len(runs)}] {run} ({run.folder})", flush=True)
         print(f"    {train(run)}", flush=True)

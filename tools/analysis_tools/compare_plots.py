@@ -49,14 +49,14 @@ def comparison_figure(models: Sequence[Model]) -> plt.Figure:
     fig, axes = plt.subplots(
         rows,
         columns,
-        figsize=(2.4 * columns, 2.1 * rows + 0.3 + 0.18 * len(series)),
+        figsize=(2.4 * columns, 2.1 * rows + 0.5 + 0.18 * len(series)),
         layout="constrained",
         squeeze=False,
     )
     steps = sorted({model["time_steps"] for model in models})
     for ax, (key, (heading, spread)) in zip(axes.flat, panels.items(), strict=False):
         for i, points in enumerate(series.values()):
-            shift = 0.5 * ((i + 0.5) / len(series) - 0.5)  # beside the others of the same T
+            shift = 0.3 * ((i + 0.5) / len(series) - 0.5)  # beside the others of the same T
             places = {t: x + shift for x, t in enumerate(steps)}
             known = [p for p in points if p.get(key) is not None]
             if known:
@@ -68,7 +68,8 @@ def comparison_figure(models: Sequence[Model]) -> plt.Figure:
         ax.remove()
     handles = [plt.errorbar([], [], [], **_style(series, i)) for i in range(len(series))]
     labels = [f"{Path(config).stem} ({kind})" for config, kind in series]
-    fig.legend(handles, labels, loc="outside lower center", fontsize=8)
+    title = "bars: standard deviation over seeds; of the energy, over images"
+    fig.legend(handles, labels, loc="outside lower center", title=title, title_fontsize=7)
     return fig
 
 

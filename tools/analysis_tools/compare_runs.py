@@ -16,7 +16,7 @@ import re
 import runpy
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,13 @@ import torch
 from mmengine.config import Config
 
 TOOLS = Path(__file__).resolve().parents[1]
-PRELOADED = [
-    "mmdet.apis",
-    "mmseg.apis",
+_PRELOADED = (
     "mmspike.backbones",
-    "mmspike.det",
-    "mmspike.seg",
     "mmspike.energy",
     "mmspike.engine.preflight",
     "matplotlib.pyplot",
-]
-"""Imported once for all runs, whatever of it is there."""
+)
+_OF_HOST = {"mmdet": ("mmdet.apis", "mmspike.det"), "mmseg": ("mmseg.apis", "mmspike.seg")}
 _PROGRESS = re.compile(r"((?:Iter|Epoch)\((?:train|val|test)\)\s+\S*\[[^]]*\](?:\[[^]]*\])?)")
 _ETA = re.compile(r"eta: ([^ ]+(?: days?, [^ ]+)?)")
 
@@ -160,11 +156,19 @@ def measure(run: Run, options: Sequence[str]) -> dict[str, Any]:
     return about | content["row"]
 
 
+def preload(runs: Iterable[Run]) -> None:
+    """Let the processes of these runs start from one that has imported what they share.
+
+    CUDA does not survive a fork: where torch is a CUDA build, they start from nothing.
+    """
+    modules = list(_PRELOADED)
+    for host in sorted({run.cfg.get("default_scope") for run in runs} & _OF_HOST.keys()):
+        modules += _OF_HOST[host]
+    multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
+
+
 def run_tool(script: str, args: Sequence[Any], log: Path, what: str) -> None:
     """Run a script of ``tools/`` in a process of its own, and show how far it is.
-
-    The processes are forked from one that has imported torch, which takes long; where torch is a
-    CUDA build, which does not survive a fork, they start from nothing.
 
     Args:
         script: The script, relative to ``tools/``.
@@ -176,8 +180,6 @@ def run_tool(script: str, args: Sequence[Any], log: Path, what: str) -> None:
         SystemExit: If it fails.
     """
     context = multiprocessing.get_context("spawn" if torch.version.cuda else "forkserver")
-    if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(PRELOADED)
     log.write_text("")
     process = context.Process(target=_main, args=(script, list(map(str, args)), str(log)))
     process.start()
