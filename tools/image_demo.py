@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def enlarge(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, Bas
     times = -(-512 // max(image.shape[:2]))
     if times == 1:
         return image, sample
-    sample = sample.clone()
+    sample = copy.deepcopy(sample)
     found = sample.pred_instances
     found.bboxes = found.bboxes * times
     if "masks" in found:
