@@ -33,6 +33,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+mpl.rcParams.update(STYLE)
+
 SILENT = 1e-3
 BLUE, ORANGE = "#2a6f97", "#d95f02"
 # key in the log: name, unit, colour, where its last value is written
@@ -91,15 +93,15 @@ def draw_curves(records: list[dict], out: Path) -> None:
             step = record["step"]
         elif any(key in record for key in METRICS):
             val.append({**record, "step": step})
-    with mpl.rc_context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
     steps = [r["step"] for r in train]
     for key in [k for k in train[0] if k.startswith("loss")]:
         total = key == "loss"
+        name = "sum" if total else key.removeprefix("loss_").replace("_", " ")
         style = {"lw": 2, "color": "black", "zorder": 3} if total else {"lw": 1}
-        left.plot(steps, [r.get(key, np.nan) for r in train], label=key, **style)
+        left.plot(steps, [r.get(key, np.nan) for r in train], label=name, **style)
     left.set(title="Training loss", xlabel="step", ylim=(0, None))
-    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "fontsize": 8}
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "fontsize": 8}
     left.legend(ncols=3, **below)
     for key, (name, unit, colour, offset) in METRICS.items():
         points = [(r["step"], r[key] * unit) for r in val if key in r]
@@ -108,7 +110,7 @@ def draw_curves(records: list[dict], out: Path) -> None:
             last = f"{points[-1][1]:.3f}"
             at = {"textcoords": "offset points", "color": colour}
             right.annotate(last, points[-1], (-24, offset), **at)
-    right.set(title="Validation", xlabel="step", ylim=(0, 1))
+    right.set(title="Validation", xlabel="step", xlim=left.get_xlim(), ylim=(0, 1))
     right.legend(ncols=3, **below)
     for ax in (left, right):
         ax.grid(alpha=0.3)
@@ -177,8 +179,7 @@ def draw_labels(ax: Axes, image: np.ndarray, labels: np.ndarray, colours: Sequen
 
 def draw_firing_rates(rates: dict[str, float], out: Path) -> None:
     """Draw a dot per layer of neurons, or block of them, and write the numbers beside it."""
-    with mpl.rc_context(STYLE):
-        save_figure(firing_rates({name: [rate] for name, rate in rates.items()}), out)
+    save_figure(firing_rates({name: [rate] for name, rate in rates.items()}), out)
     out.with_suffix(".json").write_text(json.dumps(rates, indent=1))
 
 
