@@ -14,6 +14,7 @@ from mmengine.registry import MODELS as _MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as _MMENGINE_CONSTRUCTORS
 from mmengine.registry import TASK_UTILS as _MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as _MMENGINE_TRANSFORMS
+from mmengine.registry import VISUALIZERS as _MMENGINE_VISUALIZERS
 from mmengine.registry import Registry
 
 # Lets configs elsewhere write ``_base_ = "mmspike::mask_rcnn/..."``, once this module is imported.
@@ -41,6 +42,13 @@ SEG_METRICS = Registry("seg metric", parent=METRICS, scope="seg", locations=["mm
 TRANSFORMS = Registry("transform", parent=_MMENGINE_TRANSFORMS, scope="mmspike", locations=_HERE)
 SEG_TRANSFORMS = Registry(
     "seg transform", parent=TRANSFORMS, scope="seg", locations=["mmspike.seg"]
+)
+# It has none of its own; without a location, mmengine looks for one, and warns that there is none.
+VISUALIZERS = Registry(
+    "visualizer", parent=_MMENGINE_VISUALIZERS, scope="mmspike", locations=["mmspike.registry"]
+)
+DET_VISUALIZERS = Registry(
+    "det visualizer", parent=VISUALIZERS, scope="det", locations=["mmspike.det"]
 )
 HOOKS = Registry(
     "hook",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import mmcv
+import numpy as np
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import VISUALIZERS
@@ -19,6 +21,7 @@ from mmspike.engine.classes import find_dataset_meta
 from mmspike.engine.command_line import checkpoints_from_outside, read_config_file
 from mmspike.engine.configs import use_scope
 from mmspike.engine.inputs import build_model, file_batch
+from mmspike.engine.testing import with_readable_labels
 
 _VISUALIZERS = {True: "mmseg.SegLocalVisualizer", False: "mmdet.DetLocalVisualizer"}
 
@@ -54,6 +57,28 @@ def predict(args: argparse.Namespace, cfg: Config) -> tuple[BaseDataElement, dic
     return sample, find_dataset_meta(cfg, model, meta if isinstance(meta, dict) else {})
 
 
+def enlarge(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, BaseDataElement]:
+    """Enlarge a small image, with what was found in it, such that labels have room.
+
+    Args:
+        image: Image ``[H, W, 3]``.
+        sample: Its boxes and masks.
+
+    Returns:
+        Both, a whole number of times as large: at least 512 pixels in the longer direction.
+    """
+    times = -(-512 // max(image.shape[:2]))
+    if times == 1:
+        return image, sample
+    sample = copy.deepcopy(sample)
+    found = sample.pred_instances
+    found.bboxes = found.bboxes * times
+    if "masks" in found:
+        for axis in (-2, -1):
+            found.masks = found.masks.repeat_interleave(times, axis)
+    return mmcv.imrescale(image, times), sample
+
+
 def predict_and_draw(args: argparse.Namespace, out: Path) -> str:
     """Draw the predictions on ``args.image`` and write them to ``out``.
 
@@ -68,12 +93,14 @@ def predict_and_draw(args: argparse.Namespace, out: Path) -> str:
     except ValueError as error:
         raise SystemExit(f"image_demo: {error}") from error
     own = _VISUALIZERS["pred_sem_seg" in sample]
-    visualizer = VISUALIZERS.build({"name": "image_demo", "type": own, **cfg.get("visualizer", {})})
+    visualizer = {"name": "image_demo", "type": own, **cfg.get("visualizer", {})}
+    visualizer = VISUALIZERS.build(with_readable_labels(visualizer))
     visualizer.dataset_meta = dataset_meta
     image = mmcv.imread(args.image, channel_order="rgb")
     options = {"draw_gt": False, "out_file": str(out)}
     if "pred_sem_seg" not in sample:
         options["pred_score_thr"] = args.score_thr
+        image, sample = enlarge(image, sample)
         visualizer.add_datasample("demo", image, sample, **options)
         found = sample.pred_instances[sample.pred_instances.scores >= args.score_thr]
         names = Counter(dataset_meta["classes"][i] for i in found.labels.tolist())

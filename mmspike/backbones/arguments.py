@@ -125,3 +125,9 @@ def read_init_pixels(size: Sequence[int] | None, stride: int) -> int | None:
     ok = len(sizes) == 2 and all(type(n) is int and n > 0 for n in sizes)
     check("attn_init_size", size, ok, "None or (height, width)")
     return math.prod(math.ceil(n / stride) for n in size)
+
+
+def read_attn_scale(scale: Any) -> float | None:
+    """The factor of the attention; ``None`` if it averages."""
+    ok = scale is None or (isinstance(scale, Real) and 0 < scale < math.inf)
+    return check("attn_scale", scale, ok, "None (an average), or a number above 0")

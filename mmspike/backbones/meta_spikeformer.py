@@ -24,6 +24,7 @@ from mmspike.backbones.arguments import (
     check_arguments,
     read_arch,
     read_attn_neuron,
+    read_attn_scale,
     read_init_pixels,
     read_with_cp,
     warn_of_strides,
@@ -69,6 +70,9 @@ class MetaSpikeFormer(BaseModule):
         attn_init_size: Height and width of the images that a training from scratch sees: q, k and v
             then start at the rate at which the attention, which sums over the image, neither is
             silent nor saturates. ``None`` leaves their norms at unit scale, as published.
+        attn_scale: Factor of the attention's sums of spikes; 0.125 is the published one. ``None``
+            averages over the pixels instead, as an ordinary network does: for a ``neuron_cfg`` that
+            gives real values, such as ``dict(type="ReLU")``.
         norm_cfg: Config of the norms; batch norms only. ``None`` means ``dict(type="BN")``.
         drop_path_rate: Stochastic depth, rising linearly from 0 to this chance at the last block.
         frozen_stages: Stages up to this index take no gradient and no statistics; -1 freezes none,
@@ -82,8 +86,8 @@ class MetaSpikeFormer(BaseModule):
 
     Raises:
         ValueError: If the architecture, an index, ``decode``, ``time_steps``, ``attn_neuron_cfg``,
-            ``attn_init_size``, ``frozen_stages``, ``drop_path_rate``, ``norm_cfg`` or ``with_cp``
-            is not one of the above.
+            ``attn_init_size``, ``attn_scale``, ``frozen_stages``, ``drop_path_rate``, ``norm_cfg``
+            or ``with_cp`` is not one of the above.
 
     Example:
         >>> import torch
@@ -103,6 +107,7 @@ class MetaSpikeFormer(BaseModule):
         neuron_cfg: dict[str, Any] | None = None,
         attn_neuron_cfg: dict[str, Any] | None = None,
         attn_init_size: tuple[int, int] | None = None,
+        attn_scale: float | None = 0.125,
         norm_cfg: dict[str, Any] | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
@@ -131,7 +136,11 @@ class MetaSpikeFormer(BaseModule):
             in_channels,
             drop_path_rate,
             neuron_cfg,
-            {"attn_neuron_cfg": attn_neuron_cfg, "init_pixels": init_pixels},
+            {
+                "attn_neuron_cfg": attn_neuron_cfg,
+                "init_pixels": init_pixels,
+                "scale": read_attn_scale(attn_scale),
+            },
             norm_cfg or {"type": "BN"},
         )
         self.out_channels = [_widths(size)[i] for i in self.out_indices]

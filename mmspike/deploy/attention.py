@@ -35,7 +35,7 @@ class DeployedSelfAttention(Deployable):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
-        y_seq = fused.attend(self, x_seq)
+        y_seq = None if self.scale is None else fused.attend(self, x_seq)
         if y_seq is not None:
             return y_seq
         s = self.neuron(x_seq)  # spikes
@@ -52,5 +52,5 @@ class DeployedSelfAttention(Deployable):
         return fused.Link(self.attn_neuron, self.proj_conv, self.proj_norm)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """``scale * q (k^T v)``, head by head; all ``[T, B, C, H, W]``."""
+        """The attention, head by head; all ``[T, B, C, H, W]``."""
         return mix_heads(q, k, v, self.num_heads, self.scale)

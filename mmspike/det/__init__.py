@@ -13,8 +13,10 @@ from mmspike.det.retina_head import SpikeRetinaHead
 from mmspike.det.roi_extractors import SpikeSingleRoIExtractor
 from mmspike.det.roi_heads import SpikeCascadeRoIHead, SpikeStandardRoIHead
 from mmspike.det.rpn_head import SpikeRPNHead
+from mmspike.det.visualizers import ReadableVisualizer
 
 __all__ = [
+    "ReadableVisualizer",
     "SpikeCascadeRCNN",
     "SpikeCascadeRoIHead",
     "SpikeConvFCBBoxHead",

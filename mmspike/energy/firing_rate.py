@@ -9,6 +9,7 @@ from typing import Any
 from spikingjelly.activation_based import neuron as sj_neuron
 from torch import Tensor, nn
 
+from mmspike.energy.names import part_of
 from mmspike.energy.provenance import exact_sum
 from mmspike.neurons import Spiking, levels_of
 
@@ -57,6 +58,11 @@ class NeuronRow:
     def time_steps(self) -> int:
         """Steps T."""
         return len(self.spikes)
+
+    @property
+    def part(self) -> str:
+        """The part of the model that it belongs to."""
+        return part_of(self.name)
 
     @property
     def rates(self) -> list[float]:

@@ -1,8 +1,10 @@
-"""Pictures of a report, as PNG."""
+"""Figures of a report, for print: each as PDF and as PNG."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib as mpl
 
@@ -10,65 +12,110 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from mmspike.energy.names import by_place, readable_part
 from mmspike.energy.report import EnergyReport, LayerRow
 
-_COLORS = {"spikes": "#2a6f97", "real values": "#e07a1f", "image": "#9c2c2c"}
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",
+}
+READS = {"spikes": "#2a6f97", "real values": "#e07a1f", "image": "#9c2c2c"}
+ANN = "#8a8a8a"
+_ROW = 0.15  # inches
+
+
+def save_figure(fig: plt.Figure, path: str | Path) -> list[Path]:
+    """Write a figure as PDF and as PNG, and close it.
+
+    Args:
+        fig: Figure.
+        path: Where to, with or without an ending; its folder is made if it does not exist.
+
+    Returns:
+        Both files.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path.with_suffix(".pdf"), path.with_suffix(".png")]
+    for file in files:
+        fig.savefig(file, dpi=200)
+    plt.close(fig)
+    return files
 
 
 def draw_report(report: EnergyReport, folder: str | Path) -> list[Path]:
-    """Draw energy by layer, firing rate by layer and time step, and the share of every part.
+    """Draw energy by layer and by part, and firing rates by layer and time step.
+
+    Energies of the spiking network and of the same network on real values share one scale.
 
     Args:
         report: What to draw.
         folder: Where to; made if it does not exist.
 
     Returns:
-        The files: ``energy_by_layer.png``, ``firing_rates.png``, ``energy_by_part.png``.
+        The files, a ``.pdf`` and a ``.png`` of each: ``energy_by_layer``, ``energy_by_part`` and,
+        if there are neurons, ``firing_rates``.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     title = f"{report.model}, T = {report.time_steps}, mean of {report.num_images} image"
-    title += f"{'s' * (report.num_images > 1)}\n{report.data}"
-    figures = {
-        "energy_by_layer.png": _by_layer(report),
-        "firing_rates.png": _rates(report),
-        "energy_by_part.png": _by_part(report),
-    }
-    for name, fig in figures.items():
-        fig.suptitle(title, fontsize=9)
-        fig.savefig(folder / name, dpi=120)
-        plt.close(fig)
-    return [folder / name for name in figures]
+    title = "\n".join([f"{title}{'s' * (report.num_images > 1)}", *wrap(report.data, 70)])
+    with mpl.rc_context(STYLE):
+        figures = {"energy_by_layer": energy_by_layer(report), "energy_by_part": _by_part(report)}
+        if report.neurons:
+            figures["firing_rates"] = firing_rates({r.name: r.rates for r in report.neurons})
+        files = []
+        for name, fig in figures.items():
+            fig.suptitle(title, fontsize=8)
+            files += save_figure(fig, Path(folder) / name)
+    return files
 
 
-def _by_layer(report: EnergyReport) -> plt.Figure:
-    rows = report.layers
-    fig, ax = plt.subplots(figsize=(9, 1.8 + 0.13 * len(rows)), layout="constrained")
-    energies = [1e3 * report.energy_mj(row) for row in rows]
-    ax.barh(range(len(rows)), energies, color=[_COLORS[row.reads] for row in rows], height=0.8)
-    _name_rows(ax, [row.name for row in rows])
-    used = [reads for reads in _COLORS if any(row.reads == reads for row in rows)]
-    handles = [mpl.patches.Patch(color=_COLORS[reads], label=f"reads {reads}") for reads in used]
-    fig.legend(handles=handles, fontsize=8, loc="outside upper center", ncols=len(handles))
-    ax.set(xlabel="energy per image, uJ")
-    ax.grid(axis="x", alpha=0.3)
+def energy_by_layer(report: EnergyReport) -> plt.Figure:
+    """A dot per layer, or block of layers, for either kind of network, on a logarithmic scale."""
+    places = by_place(report.layers)
+    fig, ax = _rows_by_group(list(places))
+    ys = np.arange(len(places))
+    ann = np.array([1e3 * sum(map(report.ann_energy_mj, rows)) for rows in places.values()])
+    ours = np.array([1e3 * sum(map(report.energy_mj, rows)) for rows in places.values()])
+    reads = [_main_reading(report, rows) for rows in places.values()]
+    options = {"s": 16, "zorder": 2, "clip_on": False}
+    ax.scatter(ann, ys, facecolors="white", edgecolors=ANN, label="as an ANN", **options)
+    for kind, color in READS.items():
+        chosen = np.array([r == kind for r in reads]) & (ours > 0)
+        if chosen.any():
+            ax.scatter(
+                ours[chosen], ys[chosen], color=color, label=f"mostly reads {kind}", **options
+            )
+    ax.set(xscale="log", xlabel="energy per image, µJ (logarithmic)")
+    fig.legend(loc="outside lower center", ncols=4, fontsize=8)
     return fig
 
 
-def _rates(report: EnergyReport) -> plt.Figure:
-    rows = report.neurons
-    rates = np.full((len(rows), report.time_steps), np.nan)
-    for i, row in enumerate(rows):
-        rates[i, : row.time_steps] = np.array(row.rates) * 100
-    fig, ax = plt.subplots(
-        figsize=(5.5 + 0.6 * report.time_steps, 1.5 + 0.13 * len(rows)), layout="constrained"
-    )
-    image = ax.imshow(rates, aspect="auto", cmap="viridis", vmin=0, interpolation="nearest")
-    _name_rows(ax, [row.name for row in rows])
-    steps = range(report.time_steps)
-    ax.set_xticks(steps, [str(t + 1) for t in steps])
-    ax.set(xlabel="time step")
-    fig.colorbar(image, ax=ax, label="firing rate, %", shrink=0.5)
+def firing_rates(rates: Mapping[str, Sequence[float]]) -> plt.Figure:
+    """A dot per layer of neurons, or block of such layers, and time step.
+
+    Args:
+        rates: Spikes per neuron, one per step, by the name of the layer of neurons.
+    """
+    rows = [_Named(name, values) for name, values in rates.items()]
+    places = by_place(rows)
+    fig, ax = _rows_by_group(list(places))
+    steps = max(map(len, rates.values()))
+    colors = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, steps))
+    for t, color in enumerate(colors):
+        for y, rows in enumerate(places.values()):
+            found = [100 * row.rates[t] for row in rows if len(row.rates) > t]
+            if found:
+                mean = sum(found) / len(found)
+                ax.scatter(mean, y, color=color, s=14, clip_on=False, zorder=2 + t)
+        ax.scatter([], [], color=color, s=14, label=f"step {t + 1}")
+    ax.set(xlim=(0, None), xlabel="firing rate, % (mean over the layers of neurons of a row)")
+    if steps > 1:
+        fig.legend(loc="outside lower center", ncols=min(steps, 6), fontsize=8)
     return fig
 
 
@@ -76,35 +123,60 @@ def _by_part(report: EnergyReport) -> plt.Figure:
     parts: dict[str, list[LayerRow]] = {}
     for row in report.layers:
         parts.setdefault(row.part, []).append(row)
-    fig, axes = plt.subplots(
-        1, 2, figsize=(9, 2.0 + 0.35 * len(parts)), layout="constrained", sharey=True
-    )
+    fig, ax = plt.subplots(figsize=(6, 1.3 + 0.5 * len(parts)), layout="constrained")
     places = np.arange(len(parts))
     left = np.zeros(len(parts))
-    for reads, color in _COLORS.items():
+    for reads, color in READS.items():
         energy = np.array(
             [sum(report.energy_mj(r) for r in rows if r.reads == reads) for rows in parts.values()]
         )
         if energy.any():
-            axes[0].barh(places, energy, left=left, color=color, label=f"reads {reads}")
+            ax.barh(places - 0.2, energy, 0.36, left=left, color=color, label=f"reads {reads}")
         left += energy
+    ann = np.array([sum(map(report.ann_energy_mj, rows)) for rows in parts.values()])
+    ax.barh(places + 0.2, ann, 0.36, color=ANN, label="as an ANN, one pass")
     whole = left.sum() or 1.0
-    labels = [f"{e:.3g} mJ, {100 * e / whole:.0f} %" for e in left]
-    for place, end, label in zip(places, left, labels, strict=True):
-        axes[0].text(end, place, f" {label}", va="center", fontsize=8)
-    axes[0].set(xlabel="energy per image, mJ", xlim=(0, 1.45 * max(left, default=1) or 1))
-    fig.legend(fontsize=8, loc="outside lower center", ncols=len(_COLORS))
-    ann = [sum(map(report.ann_energy_mj, rows)) for rows in parts.values()]
-    bars = axes[1].barh(places, ann, color="#8a8a8a")
-    axes[1].bar_label(bars, [f"{a:.3g} mJ" for a in ann], padding=3, fontsize=8)
-    axes[1].set(xlabel="as an ANN, one pass, mJ", xlim=(0, 1.25 * max(ann, default=1) or 1))
-    axes[0].set_yticks(places, list(parts))
-    axes[0].invert_yaxis()
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
+    for place, spent, real in zip(places, left, ann, strict=True):
+        text = f"{spent:.3g} mJ, {100 * spent / whole:.0f} %"
+        ax.annotate(text, (spent, place - 0.2), (3, 0), textcoords="offset points", va="center")
+        text = f"{real:.3g} mJ"
+        ax.annotate(text, (real, place + 0.2), (3, 0), textcoords="offset points", va="center")
+    ax.set(xlabel="energy per image, mJ", xlim=(0, 1.25 * max(*left, *ann, 1e-12)))
+    ax.set_yticks(places, map(readable_part, parts))
+    ax.tick_params(axis="y", length=0)
+    ax.invert_yaxis()
+    fig.legend(fontsize=8, loc="outside lower center", ncols=4)
     return fig
 
 
-def _name_rows(ax: plt.Axes, names: list[str]) -> None:
-    ax.set_yticks(range(len(names)), names, fontsize=6)
-    ax.set_ylim(len(names) - 0.4, -0.6)
+class _Named:
+    def __init__(self, name: str, rates: Sequence[float]) -> None:
+        self.name = name
+        self.rates = rates
+
+
+def _main_reading(report: EnergyReport, rows: Iterable[LayerRow]) -> str:
+    """What the layers read on which most of a row's energy is spent."""
+    spent: dict[str, float] = {}
+    for row in rows:
+        spent[row.reads] = spent.get(row.reads, 0.0) + report.energy_mj(row)
+    return max(spent, key=lambda reads: spent[reads])
+
+
+def _rows_by_group(places: Sequence[tuple[str, str]]) -> tuple[plt.Figure, plt.Axes]:
+    """An empty figure with a line per unit and a band per group, whose name stands on the right."""
+    height = 1.1 + _ROW * len(places)
+    fig, ax = plt.subplots(figsize=(6, height), layout="constrained")
+    ax.set_yticks(range(len(places)), [unit for _, unit in places], fontsize=7)
+    ax.set_ylim(len(places) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", alpha=0.3, lw=0.5)
+    names = [group for group, _ in places]
+    for i, group in enumerate(dict.fromkeys(names)):
+        first, count = names.index(group), names.count(group)
+        if i % 2 == 0:
+            ax.axhspan(first - 0.5, first + count - 0.5, color="#f3f3f3", lw=0, zorder=0)
+        middle = first + (count - 1) / 2
+        at = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8}
+        ax.text(1.02, middle, group, **at)
+    return fig, ax

@@ -7,11 +7,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmspike.energy.costs import Conventions
 from mmspike.energy.firing_rate import NeuronRow, add_per_step
+from mmspike.energy.formats import report_to_dataframe, report_to_html, report_to_latex
+from mmspike.energy.names import part_of
 from mmspike.energy.operators import OpCount
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PJ_PER_MJ = 1e9
 
@@ -66,8 +71,7 @@ class LayerRow:
     @property
     def part(self) -> str:
         """The part of the model: its first name, two of a RoI head."""
-        names = self.module.removeprefix("module.").split(".")
-        return ".".join(names[: 2 if names[0] == "roi_head" else 1]) or "(model)"
+        return part_of(self.module)
 
 
 @dataclass
@@ -211,3 +215,19 @@ class EnergyReport:
                 for row in rows
             )
         return files
+
+    def to_latex(self) -> str:
+        """Sums by part as a LaTeX ``tabular`` (package booktabs), conventions as a comment."""
+        return report_to_latex(self)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A line per layer, the columns of :meth:`row_dict`.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        return report_to_dataframe(self)
+
+    def _repr_html_(self) -> str:
+        """Sums by part, as notebooks show a report."""
+        return report_to_html(self)

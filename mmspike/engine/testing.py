@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from mmspike.engine.configs import host_of
+from mmspike.engine.configs import host_of, type_name
 
 _DET_TTA_MODEL = {
     "type": "DetTTAModel",
@@ -45,10 +46,19 @@ def show_predictions(
             "(DetVisualizationHook or SegVisualizationHook)"
         )
     hook.update(draw=True, show=show, wait_time=wait_time)
+    if cfg.get("visualizer"):
+        cfg.visualizer = with_readable_labels(cfg.visualizer)
     if show_dir and host_of(cfg) == "mmdet":
         hook["test_out_dir"] = show_dir
     elif show_dir:
         cfg.visualizer["save_dir"] = show_dir
+
+
+def with_readable_labels(visualizer: dict[str, Any]) -> ConfigDict:
+    """The config of a visualizer, with labels that do not lie on one another if it is mmdet's."""
+    if type_name(visualizer) != "DetLocalVisualizer":
+        return ConfigDict(visualizer)
+    return ConfigDict(visualizer, type="mmspike.det.ReadableVisualizer")
 
 
 def dump_predictions(cfg: Config, out: str) -> None:

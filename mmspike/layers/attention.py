@@ -15,6 +15,9 @@ from mmspike.layers.rep_conv import RepConv
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron, firing_input_of
 
+_EPS = 1e-6
+"""Added to a sum of weights that may be 0."""
+
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Compute ``scale * q (k^T v)``, head by head, without a softmax.
@@ -38,15 +41,40 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         return out.clamp(max=torch.finfo(q.dtype).max).to(q.dtype)
 
 
-def mix_heads(q: Tensor, k: Tensor, v: Tensor, num_heads: int, scale: float) -> Tensor:
-    """:func:`linear_attention` over the pixels of maps.
+def normalized_linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Average ``v`` over the pixels with the weights ``q^T k``, head by head, without a softmax.
+
+    What an ordinary network has in the place of :func:`linear_attention`: the weights of a pixel
+    sum to one, whatever the size of the map and of its values.
+
+    Source: "Transformers are RNNs" (arXiv 2006.16236), equation 5; with ReLU as the feature map, as
+    in EfficientViT (arXiv 2205.14756).
+
+    Args:
+        q: Non-negative values ``[..., D, N]``: ``D`` channels of a head, ``N`` pixels.
+        k: As ``q``.
+        v: Values ``[..., D, N]``.
+
+    Returns:
+        ``[..., D, N]`` in the type of ``q``; 0 where all weights are 0.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        given, q, k, v = q.dtype, q.to(dtype), k.to(dtype), v.to(dtype)
+        kv = k @ v.transpose(-2, -1)  # [..., D of k, D of v]
+        weights = k.sum(-1, keepdim=True).transpose(-2, -1) @ q  # [..., 1, N]
+        return (kv.transpose(-2, -1) @ q / (weights + _EPS)).to(given)
+
+
+def mix_heads(q: Tensor, k: Tensor, v: Tensor, num_heads: int, scale: float | None) -> Tensor:
+    """:func:`linear_attention`, or the normalized one, over the pixels of maps.
 
     Args:
         q: Spikes ``[T, B, C, H, W]``; neighbouring channels make up a head.
         k: As ``q``.
         v: As ``q``.
         num_heads: Heads that the channels are split into.
-        scale: Factor of the result.
+        scale: Factor of the result; ``None`` for :func:`normalized_linear_attention`.
 
     Returns:
         ``[T, B, C, H, W]``.
@@ -54,7 +82,8 @@ def mix_heads(q: Tensor, k: Tensor, v: Tensor, num_heads: int, scale: float) -> 
     size = q.shape[-2:]
     # [T, B, C, H, W] to [T, B, heads, C / heads, H * W]
     q, k, v = (x.flatten(3).unflatten(2, (num_heads, -1)) for x in (q, k, v))
-    out = linear_attention(q, k, v, scale)
+    normalized = scale is None
+    out = normalized_linear_attention(q, k, v) if normalized else linear_attention(q, k, v, scale)
     return out.flatten(2, 3).unflatten(3, size)  # [T, B, C, H, W]
 
 
@@ -88,6 +117,8 @@ class SpikeDrivenSelfAttention(Deployable):
         neuron_cfg: Config of the neurons.
         attn_neuron_cfg: Settings in which the neuron after the attention differs.
         scale: Factor of the attention; 0.125 in the published models, whatever the head's width.
+            ``None`` averages instead of summing up, see :func:`normalized_linear_attention`: for
+            neurons that give real values, whose sums have no bound.
         init_pixels: Pixels of the maps that a training from scratch sees. The attention sums over
             them: q, k and v then start at the firing rate at which it neither is silent nor
             saturates, see :func:`starting_rate`. ``None`` leaves their norms at unit scale, at
@@ -104,7 +135,7 @@ class SpikeDrivenSelfAttention(Deployable):
         norm_cfg: dict[str, Any],
         neuron_cfg: dict[str, Any] | None,
         attn_neuron_cfg: dict[str, Any],
-        scale: float = 0.125,
+        scale: float | None = 0.125,
         init_pixels: int | None = None,
     ) -> None:
         super().__init__()
@@ -121,14 +152,16 @@ class SpikeDrivenSelfAttention(Deployable):
         self.v_neuron = build_neuron(neuron_cfg)
         self.attn_neuron = build_neuron(neuron_cfg, **attn_neuron_cfg)
         if init_pixels is not None:
-            drive = scale * (embed_dims // num_heads) * init_pixels
-            rate = starting_rate((firing_input_of(self.attn_neuron) or 1.0) / drive)
+            rate = ONE_SIGMA_RATE
+            if scale is not None:
+                drive = scale * (embed_dims // num_heads) * init_pixels
+                rate = starting_rate((firing_input_of(self.attn_neuron) or 1.0) / drive)
             for norm in (self.q_norm, self.k_norm, self.v_norm):
                 init_firing_rate(norm, self.neuron, rate)
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
-        y_seq = fused.attend(self, x_seq)
+        y_seq = None if self.scale is None else fused.attend(self, x_seq)
         if y_seq is not None:
             return y_seq
         s = self.neuron(x_seq)  # spikes
@@ -152,5 +185,5 @@ class SpikeDrivenSelfAttention(Deployable):
         return fused.Link(self.attn_neuron, self.proj_conv, self.proj_norm)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """``scale * q (k^T v)``, head by head; all ``[T, B, C, H, W]``."""
+        """The attention, head by head; all ``[T, B, C, H, W]``."""
         return mix_heads(q, k, v, self.num_heads, self.scale)

@@ -241,6 +241,7 @@ def test_stochastic_depth_drops_whole_images_at_the_linear_rates():
         (dict(frozen_stages=5), "frozen_stages must be"),
         (dict(attn_init_size=(0, 4)), r"attn_init_size must be None or \(height, width\)"),
         (dict(attn_init_size=128), r"attn_init_size must be None or \(height, width\)"),
+        (dict(attn_scale=0), r"attn_scale must be None \(an average\), or a number above 0"),
         (dict(drop_path_rate=1.0), "drop_path_rate must be"),
         (dict(drop_path_rate="0.1."), "drop_path_rate must be a number"),
         (dict(drop_path_rate=float("nan")), "drop_path_rate must be a number"),

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
+from mmspike.deploy import switch_to_deploy
 from mmspike.layers.attention import (
     SpikeDrivenSelfAttention,
     linear_attention,
     mix_heads,
+    normalized_linear_attention,
     starting_rate,
 )
 
@@ -78,3 +81,44 @@ def test_attention_starts_near_its_threshold(pixels, width):
 def test_rate_at_the_start_by_hand():
     assert starting_rate(0.001) == pytest.approx(0.1)
     assert starting_rate(1.0) == pytest.approx(0.1587, abs=1e-4)  # no more than other layers
+
+
+def test_normalized_attention_is_an_average_over_the_pixels():
+    q, k, v = torch.rand(3, 2, 2, 4, 5, 30, dtype=torch.float64)  # [T, B, heads, D, N]
+    weights = q.transpose(-2, -1) @ k  # [..., N, N]
+    expected = (weights / weights.sum(-1, keepdim=True)) @ v.transpose(-2, -1)
+    out = normalized_linear_attention(q, k, v)
+    torch.testing.assert_close(out, expected.transpose(-2, -1), rtol=1e-5, atol=1e-6)
+    larger = normalized_linear_attention(100 * q, 100 * k, v)  # it is a matter of v alone
+    torch.testing.assert_close(larger, out, rtol=1e-5, atol=1e-6)
+
+
+def test_normalized_attention_without_weights_is_zero():
+    q, k, v = torch.rand(3, 1, 2, 4, 30)
+    out = normalized_linear_attention(torch.zeros_like(q), k, v)
+    assert torch.equal(out, torch.zeros_like(v))
+
+
+@pytest.mark.parametrize("neuron", ["ReLU", "mmspike.LIF"])
+def test_attention_without_scale_averages_trained_and_deployed(neuron):
+    torch.manual_seed(0)
+    attention = SpikeDrivenSelfAttention(
+        16, 4, dict(type="BN"), dict(type=neuron), {}, scale=None, init_pixels=64
+    )
+    summing = SpikeDrivenSelfAttention(16, 4, dict(type="BN"), dict(type=neuron), {})
+    assert attention.state_dict().keys() == summing.state_dict().keys()
+    x = 3 * torch.randn(1, 2, 16, 8, 8)
+    for _ in range(30):
+        attention.train()(x)
+    attention.eval()
+    calls = []
+    attention.attn_neuron.register_forward_pre_hook(lambda m, args: calls.append(args[0]))
+    with torch.no_grad():
+        expected = attention(x)
+        deployed = nn.Sequential(attention)
+        switch_to_deploy(deployed)
+        torch.testing.assert_close(deployed(x), expected, rtol=1e-4, atol=1e-4)
+    assert len(calls) >= 1
+    if neuron == "mmspike.LIF":
+        assert calls[0].max() <= 1  # of spikes, averages are not above one
+    assert calls[0].std() > 0

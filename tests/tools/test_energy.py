@@ -62,7 +62,7 @@ def test_spikes_of_an_image_are_drawn(tmp_path):
     tool, picture = "analysis_tools/spike_map.py", tmp_path / "new/spikes.png"
     out = run(tool, image, DETECTOR, "--out", picture, *options)
     parts = [line.split(":")[0] for line in out.splitlines() if line.endswith("%")]
-    assert parts == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "neck", "rpn head"]
+    assert parts == ["Stem", *(f"Stage {i}" for i in range(1, 5)), "Neck", "RPN head"]
     assert cv2.imread(str(picture)) is not None
 
 

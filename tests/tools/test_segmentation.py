@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 
 import cv2
@@ -63,44 +61,3 @@ def test_report_draws_the_run(trained):
     assert "mIoU: 0." in out
     for name in ("predictions.png", "curves.png", "firing_rates.png"):
         assert cv2.imread(str(work_dir / name)) is not None
-
-
-def test_benchmark_writes_a_table_and_a_plot(trained, tmp_path):
-    _, checkpoint, opts = trained
-    out = run(
-        "analysis_tools/benchmark_seg.py",
-        SHAPES,
-        SHAPES,
-        "--checkpoints",
-        checkpoint,
-        checkpoint,
-        "--out",
-        tmp_path,
-        "--num-images",
-        2,
-        "--per-class",
-        *opts,
-    )
-    assert "| config | checkpoint | data set |" in out
-    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
-    assert len(rows) == 2
-    row = json.loads((tmp_path / "table.json").read_text())["rows"][0]
-    assert row["config"] == "semantic_fpn_metaspike_shapes"
-    assert (row["dataset"], row["num_images"], row["time_steps"]) == ("shapes", 2, 2)
-    assert 0 <= row["mIoU"] <= 100
-    assert 0 < row["firing_rate"] < 100
-    assert 0 < row["energy_mj"] < row["ann_energy_mj"]
-    assert row["ann_energy_mj"] == pytest.approx(4.6 * row["gmacs"])
-    assert row["images_per_s"] > 0
-    assert 0 <= row["IoU.background"] <= 100
-    assert rows[0]["mIoU"] == rows[1]["mIoU"]  # no leak from one run to the next
-    assert cv2.imread(str(tmp_path / "plot.png")) is not None
-    table = (tmp_path / "table.md").read_text().splitlines()
-    assert len({line.count("|") for line in table[:4]}) == 1
-
-
-def test_benchmark_needs_a_checkpoint_per_config(tmp_path):
-    tool = "analysis_tools/benchmark_seg.py"
-    out = run(tool, SHAPES, "--checkpoints", "a.pth", "b.pth", ok=False)
-    assert "1 configs, 2 checkpoints" in out
-    assert "no file a.pth" in run(tool, SHAPES, "--checkpoints", "a.pth", ok=False)

@@ -25,6 +25,7 @@ from torch import nn
 
 from mmspike.checkpoints import load_whole
 from mmspike.energy import measure_firing_rates
+from mmspike.energy.plots import STYLE, firing_rates, save_figure
 from mmspike.engine.command_line import apply_options, checkpoints_from_outside
 from mmspike.engine.configs import use_scope
 
@@ -32,8 +33,10 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+mpl.rcParams.update(STYLE)
+
 SILENT = 1e-3
-BLUE, ORANGE, GREEN, GREY = "#2a6f97", "#d95f02", "#4f8a3c", "#777777"
+BLUE, ORANGE = "#2a6f97", "#d95f02"
 # key in the log: name, unit, colour, where its last value is written
 METRICS = {
     "coco/bbox_mAP": ("bbox mAP", 1.0, BLUE, 6),
@@ -90,14 +93,16 @@ def draw_curves(records: list[dict], out: Path) -> None:
             step = record["step"]
         elif any(key in record for key in METRICS):
             val.append({**record, "step": step})
-    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
     steps = [r["step"] for r in train]
     for key in [k for k in train[0] if k.startswith("loss")]:
         total = key == "loss"
+        name = "sum" if total else key.removeprefix("loss_").replace("_", " ")
         style = {"lw": 2, "color": "black", "zorder": 3} if total else {"lw": 1}
-        left.plot(steps, [r.get(key, np.nan) for r in train], label=key, **style)
+        left.plot(steps, [r.get(key, np.nan) for r in train], label=name, **style)
     left.set(title="Training loss", xlabel="step", ylim=(0, None))
-    left.legend(fontsize=8)
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "fontsize": 8}
+    left.legend(ncols=3, **below)
     for key, (name, unit, colour, offset) in METRICS.items():
         points = [(r["step"], r[key] * unit) for r in val if key in r]
         if points:
@@ -105,13 +110,11 @@ def draw_curves(records: list[dict], out: Path) -> None:
             last = f"{points[-1][1]:.3f}"
             at = {"textcoords": "offset points", "color": colour}
             right.annotate(last, points[-1], (-24, offset), **at)
-    right.set(title="Validation", xlabel="step", ylim=(0, 1))
-    right.legend(fontsize=8)
+    right.set(title="Validation", xlabel="step", xlim=left.get_xlim(), ylim=(0, 1))
+    right.legend(ncols=3, **below)
     for ax in (left, right):
         ax.grid(alpha=0.3)
-        ax.spines[["top", "right"]].set_visible(False)
-    fig.savefig(out, dpi=120)
-    plt.close(fig)
+    save_figure(fig, out)
 
 
 def draw_predictions(samples: list, metainfo: dict, thr: float, out: Path) -> None:
@@ -138,8 +141,12 @@ def draw_predictions(samples: list, metainfo: dict, thr: float, out: Path) -> No
     handles = [mpl.patches.Patch(color=c, label=n) for c, n in zip(colours, names, strict=False)]
     fig.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
     fig.subplots_adjust(0.02, 0.07, 0.995, 0.995, wspace=0.03, hspace=0.03)
-    fig.savefig(out, dpi=110)
-    plt.close(fig)
+    for ax in axes.flat:
+        if ax.texts:
+            from mmspike.det.visualizers import spread_texts  # needs mmdet
+
+            spread_texts(ax)
+    save_figure(fig, out)
 
 
 def draw_instances(ax: Axes, image: np.ndarray, instances: InstanceData, colours: Sequence) -> None:
@@ -171,22 +178,20 @@ def draw_labels(ax: Axes, image: np.ndarray, labels: np.ndarray, colours: Sequen
 
 
 def draw_firing_rates(rates: dict[str, float], out: Path) -> None:
-    """Draw a bar per neuron, in the order of the model, and write the numbers beside it."""
-    colours = {"backbone": BLUE, "neck": ORANGE, "rpn_head": GREEN, "decode_head": GREEN}
-    names = list(rates)
-    fig, ax = plt.subplots(figsize=(8, 0.17 * len(names) + 1.2), layout="constrained")
-    bars = [colours.get(name.split(".")[0], GREY) for name in names]
-    ax.barh(range(len(names)), [100 * rates[n] for n in names], color=bars)
-    ax.set_yticks(range(len(names)), names, fontsize=6)
-    ax.invert_yaxis()
-    ax.margins(y=0.005)
-    ax.axvline(100 * SILENT, color="red", lw=0.8, ls=":")
-    ax.set(xlabel="firing rate (% of neurons and steps)", title="Firing rate by layer")
-    ax.grid(axis="x", alpha=0.3)
-    ax.spines[["top", "right"]].set_visible(False)
-    fig.savefig(out, dpi=110)
-    plt.close(fig)
+    """Draw a dot per layer of neurons, or block of them, and write the numbers beside it."""
+    save_figure(firing_rates({name: [rate] for name, rate in rates.items()}), out)
     out.with_suffix(".json").write_text(json.dumps(rates, indent=1))
+
+
+def tell_firing_rates(rates: dict[str, float]) -> None:
+    """Print the mean, and the layers that are silent."""
+    if not rates:
+        print("firing rate: none, the model has no neurons that spike")
+        return
+    mean = sum(rates.values()) / len(rates)
+    print(f"firing rate: {mean:.1%} on average over {len(rates)} layers of neurons")
+    silent = [name for name, rate in rates.items() if rate < SILENT]
+    print(f"silent layers (below {SILENT:.1%}): {', '.join(silent) or 'none'}")
 
 
 def load_model(cfg: Config, checkpoint: str, device: str) -> nn.Module:
@@ -220,19 +225,18 @@ def main() -> None:
     rates = measure_firing_rates(model, run)
     samples, metainfo = samples[: args.num_images], loader.dataset.metainfo
     draw_predictions(samples, metainfo, args.score_thr, work_dir / "predictions.png")
-    draw_firing_rates(rates, work_dir / "firing_rates.png")
+    if rates:
+        draw_firing_rates(rates, work_dir / "firing_rates.png")
 
     losses = [r["loss"] for r in records if "loss" in r]
     print(f"loss: {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")
     for key, value in next((r for r in records[::-1] if METRICS.keys() & r.keys()), {}).items():
         if key in METRICS:
             print(f"{METRICS[key][0]}: {value * METRICS[key][1]:.3f}")
-    silent = [name for name, rate in rates.items() if rate < SILENT]
-    mean = sum(rates.values()) / len(rates)
-    print(f"firing rate: {mean:.1%} on average over {len(rates)} layers of neurons")
-    print(f"silent layers (below {SILENT:.1%}): {', '.join(silent) or 'none'}")
-    for name in ("predictions.png", "curves.png", "firing_rates.png", "firing_rates.json"):
-        print(work_dir / name)
+    tell_firing_rates(rates)
+    for name in ("predictions.*", "curves.*", "firing_rates.*"):
+        for file in sorted(work_dir.glob(name)):
+            print(file)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Show where in an image a network spikes: a picture per stage and time step.
+"""Show where in an image a network spikes: a panel per stage and time step.
 
 Every panel is the mean firing rate over the channels and neurons of one part of the network, at
 the finest of its resolutions. Neurons after a linear layer, and those of RoIs, have no place in
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 from pathlib import Path
 
 import matplotlib as mpl
@@ -21,6 +20,8 @@ from mmengine.config import DictAction
 from torch import Tensor, nn
 
 from mmspike.energy.firing_rate import is_neuron, time_steps_of
+from mmspike.energy.names import place_of
+from mmspike.energy.plots import STYLE, save_figure
 from mmspike.engine.command_line import (
     check_device,
     checkpoints_from_outside,
@@ -47,12 +48,7 @@ def parse_args() -> argparse.Namespace:
 
 def part_of(name: str) -> str | None:
     """The part of the network that a neuron belongs to; ``None`` for what has no place."""
-    if name.startswith("roi_head"):
-        return None
-    stage = re.match(r"backbone\.stages\.(\d+)\.", name)
-    if stage:
-        return "stem" if stage[1] == "0" else f"stage {stage[1]}"
-    return name.split(".")[0].replace("_", " ")
+    return None if name.startswith("roi_head") else place_of(name)[0]
 
 
 @torch.no_grad()
@@ -94,45 +90,48 @@ def record(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     return means
 
 
-def draw(image: np.ndarray, maps: dict[str, Tensor], out: Path, title: str) -> None:
-    """Draw a row per part, a column per time step, with the image in front.
+def draw(image: np.ndarray, maps: dict[str, Tensor], out: Path, title: str) -> list[Path]:
+    """Draw a row per time step, a column per part, with the image in front; on one scale.
 
     Args:
         image: What the network saw, ``[H, W, 3]`` of 0 to 255.
-        maps: Rates by part.
-        out: Picture to write.
+        maps: Rates ``[T, H, W]`` by part.
+        out: Picture to write; a PNG or PDF file gets the other beside it.
         title: What stands above.
+
+    Returns:
+        The files.
     """
     steps = max(rates.size(0) for rates in maps.values())
-    aspect = image.shape[0] / image.shape[1]
+    height, width = image.shape[:2]
+    size = (1.25 * (len(maps) + 1) + 0.5, 1.25 * height / width * steps + 0.8)
     fig, axes = plt.subplots(
-        len(maps),
-        steps + 1,
-        figsize=(2.6 * (steps + 1) + 0.8, (2.6 * aspect + 0.3) * len(maps) + 0.5),
-        layout="constrained",
-        squeeze=False,
+        steps, len(maps) + 1, figsize=size, layout="constrained", squeeze=False
     )
-    for row, (part, rates) in zip(axes, maps.items(), strict=True):
-        row[0].imshow(image)
-        row[0].set_ylabel(f"{part}\n{100 * rates.mean():.1f} %", fontsize=9)
-        top = max(100 * rates.max().item(), 1e-9)
-        for t, ax in enumerate(row[1:]):
-            shown = ax.imshow(
-                100 * rates[t],
-                cmap="magma",
-                vmin=0,
-                vmax=top,
-                interpolation="nearest",
-                extent=(0, image.shape[1], image.shape[0], 0),
-            )
-            ax.set_title(f"step {t + 1}, {rates.shape[-2]} x {rates.shape[-1]}", fontsize=8)
-        for ax in row:
-            ax.set(xticks=[], yticks=[])
-        fig.colorbar(shown, ax=list(row[1:]), label="firing rate, %", shrink=0.85, pad=0.01)
-    fig.suptitle(title, fontsize=9)
+    top = max(100 * rates.max().item() for rates in maps.values()) or 1.0
+    options = {"cmap": "magma", "vmin": 0, "vmax": top, "interpolation": "nearest"}
+    for t, row in enumerate(axes):
+        for ax, (part, rates) in zip(row[1:], maps.items(), strict=True):
+            if t < len(rates):
+                shown = ax.imshow(100 * rates[t], extent=(0, width, height, 0), **options)
+            if t == 0:
+                rows, columns = rates.shape[-2:]
+                text = f"{part}\n{rows} x {columns}, {100 * rates.mean():.1f} %"
+                ax.set_title(text, fontsize=7)
+        row[0].set_ylabel(f"step {t + 1}", fontsize=8)
+    axes[0, 0].imshow(image)
+    axes[0, 0].set_title("Image", fontsize=7)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    fig.colorbar(shown, ax=axes, label="firing rate, %", pad=0.01, aspect=15 * steps)
+    fig.suptitle(title, fontsize=8)
+    if out.suffix in (".png", ".pdf"):
+        return save_figure(fig, out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(out, dpi=110)
+    fig.savefig(out, dpi=200)
     plt.close(fig)
+    return [out]
 
 
 def main() -> None:
@@ -165,10 +164,12 @@ def main() -> None:
         raise SystemExit(f"spike_map: the model of {args.config} has no neurons on maps")
     height, width = batch["data_samples"][0].img_shape[:2]
     image = mmcv.imresize(mmcv.imread(args.image, channel_order="rgb"), (width, height))
-    draw(image, maps, out, title)
+    with mpl.rc_context(STYLE):
+        files = draw(image, maps, out, title)
     for part, rates in maps.items():
         print(f"{part}: " + " ".join(f"{100 * r:.2f} %" for r in rates.mean((1, 2)).tolist()))
-    print(out)
+    for file in files:
+        print(file)
 
 
 if __name__ == "__main__":

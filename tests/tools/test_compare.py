@@ -1,0 +1,220 @@
+"""The comparison of models: trainings over seeds, the ANN twin, tables and figure."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import runpy
+import sys
+from itertools import product
+
+import cv2
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tests.energy.test_formats import cells_of
+from tests.overlaps import overlapping_texts
+from tests.tools.helpers import run
+from tests.trained import DETECTOR, MODEL, SEGMENTOR, WORKERS
+
+TOOL = "analysis_tools/compare.py"
+SEG, DET = "configs/semantic_fpn_metaspike_shapes.py", "configs/mask_rcnn_metaspike_shapes.py"
+TRAIN = ["train_cfg.max_iters=2", "train_cfg.val_interval=9", "default_hooks.checkpoint.interval=2"]
+
+
+def write_config(path, base, options):
+    """A config file that inherits another, with options of a command line."""
+    from mmengine.config import Config
+
+    from mmspike.engine.command_line import parse_options
+
+    cfg = Config.fromfile(ROOT / base)
+    cfg.merge_from_dict(parse_options(options))
+    cfg.dump(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def compared(shapes_root, tmp_path_factory):
+    """A segmentor and its twin, two seeds each, and the arguments of a detector."""
+    folder = tmp_path_factory.mktemp("compare")
+    data = [f"{x}_dataloader.dataset.data_root={shapes_root}/" for x in ("train", "val", "test")]
+    common = [*data, *WORKERS, *TRAIN, *MODEL]
+    ann = [f"{x}_evaluator.ann_file={shapes_root}/annotations/val.json" for x in ("val", "test")]
+    seg = write_config(folder / "seg.py", SEG, [*common, *SEGMENTOR])
+    det = write_config(folder / "det.py", DET, [*common, *DETECTOR, *ann])
+    args = ["--work-dir", folder / "work", "--speed-images", 1]
+    options = ["--cfg-options", "model.backbone.time_steps=2"]
+    out = run(TOOL, seg, "--twin", "--seeds", 2, *args, *options)
+    return folder, out, (seg, det, args, options)
+
+
+def test_twin_and_seeds_are_trained_and_written_down(compared):
+    folder, out, _ = compared
+    work = folder / "work"
+    names = [line.split("] ")[1].split(" (")[0] for line in out.splitlines() if line[:1] == "["]
+    assert names == [f"{m}, seed {s}" for m, s in product(("seg", "seg_ann"), (0, 1))]
+    content = json.loads((work / "comparison.json").read_text())
+    ours, twin = content["models"]
+    assert (ours["kind"], ours["time_steps"], ours["runs"]) == ("SNN", 2, 2)
+    assert (twin["kind"], twin["time_steps"], twin["runs"]) == ("ANN twin", 1, 2)
+    assert twin["firing_rate"] is None
+    assert 0 < ours["firing_rate"] < 100
+    assert ours["params_m"] == twin["params_m"]
+    assert twin["energy_mj"] == pytest.approx(twin["ann_energy_mj"], rel=0.02)
+    assert 0 < ours["energy_mj"] < twin["energy_mj"]
+    assert ours["energy_sd_mj"] > 1e-6 > twin["energy_sd_mj"]  # spikes depend on the image
+    assert any("The ANN twin is the same network" in note for note in content["notes"])
+    weights = [
+        torch.load(p, weights_only=False) for p in sorted(work.glob("*/*/training/iter_2.pth"))
+    ]
+    values = {w["state_dict"]["decode_head.conv_seg.weight"].sum().item() for w in weights}
+    assert len(values) == 4  # four trainings
+
+
+def test_tables_can_be_read_and_figures_are_there(compared):
+    work = compared[0] / "work"
+    rows = list(csv.DictReader((work / "comparison.csv").open()))
+    models = json.loads((work / "comparison.json").read_text())["models"]
+    assert [r["model"] for r in rows] == ["seg", "seg_ann"]
+    for row, model in zip(rows, models, strict=True):
+        assert float(row["mIoU"]) == model["mIoU"]
+        assert float(row["energy_mj"]) == model["energy_mj"]
+        assert "rate decode_head" in row
+    cells = cells_of((work / "comparison.tex").read_text())
+    assert cells[0][:5] == ["model", "kind", "T", "runs", r"mIoU, \%"]
+    assert [row[0] for row in cells[1:]] == ["seg", r"seg\_ann"]
+    assert re.fullmatch(r"[\d.]+ \$\\pm\$ [\d.]+", cells[1][4])
+    table = (work / "comparison.md").read_text().splitlines()
+    assert len({line.count("|") for line in table[:4]}) == 1
+    assert cv2.imread(str(work / "comparison.png")).std() > 1
+    assert (work / "comparison.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_what_is_finished_is_not_trained_again(compared):
+    folder, _, (seg, det, args, options) = compared
+    weights = folder / "work/seg/seed_0/training/iter_2.pth"
+    before = weights.stat().st_mtime_ns
+    out = run(TOOL, seg, det, "--seeds", 1, "--out", folder / "out", *args, *options)
+    assert out.count("trained already") == 1
+    assert len(re.findall(r"trained in \d+ s", out)) == 1
+    assert weights.stat().st_mtime_ns == before
+    rows = list(csv.DictReader((folder / "out/comparison.csv").open()))
+    assert [r["model"] for r in rows] == ["seg", "det"]
+    assert rows[0]["segm mAP"] == rows[1]["mIoU"] == ""
+    assert float(rows[1]["segm mAP"]) >= 0
+    more = [*options, "optim_wrapper.optimizer.lr=0.5"]
+    out = run(TOOL, seg, "--seeds", 1, *args, *more, ok=False)
+    assert "seed_0 holds a run with other settings" in out
+    assert "lr=0.5" in out
+    assert "Traceback" not in out
+
+
+def test_a_training_that_fails_is_shown(compared, tmp_path):
+    seg, _, _, options = compared[2]
+    bad = [*options, "train_dataloader.dataset.data_root=nowhere/"]
+    out = run(TOOL, seg, "--seeds", 1, "--work-dir", tmp_path, *bad, ok=False)
+    assert "compare: the training of seg, seed 0 failed" in out
+    assert "nowhere/" in out
+
+
+def test_checkpoints_are_measured_as_the_test_tool_does(trained_segmentor, tmp_path):
+    args = ["--checkpoints", trained_segmentor.checkpoint, "--work-dir", tmp_path, "--per-class"]
+    out = run(TOOL, trained_segmentor.config, *args, "--cfg-options", *trained_segmentor.options)
+    (row,) = json.loads((tmp_path / "comparison.json").read_text())["models"]
+    assert row["mIoU"] == pytest.approx(trained_segmentor.metric["mIoU"], abs=0.02)
+    assert row["dataset"] == "shapes"
+    assert row["num_images"] == 16
+    classes = [v for k, v in row.items() if re.fullmatch(r"IoU\.\w+(?<!_sd)", k)]
+    assert sum(classes) / 4 == pytest.approx(row["mIoU"], abs=0.02)
+    assert "| IoU.circle, % |" in out
+    assert row["ann_energy_mj"] == pytest.approx(4.6 * row["gmacs"])
+    assert row["ms_per_image"] > 0
+    assert row["peak_mib"] > 100
+
+
+def test_some_images_of_a_detector_are_scored_by_themselves(trained_detector, tmp_path):
+    args = ["--checkpoints", trained_detector.checkpoint, "--work-dir", tmp_path]
+    run(
+        TOOL, trained_detector.config, *args, "--num-images", 4, "--cfg-options",
+        *trained_detector.options,
+    )  # fmt: skip
+    (row,) = json.loads((tmp_path / "comparison.json").read_text())["models"]
+    assert row["num_images"] == 4
+    # of all 16 images, found on 4: a quarter of that
+    assert row["bbox mAP"] > 60 * trained_detector.metric["coco/bbox_mAP"]
+
+
+@pytest.fixture
+def plots(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tools/analysis_tools"), *sys.path])
+    return runpy.run_path(str(ROOT / "tools/analysis_tools/compare_plots.py"))
+
+
+def test_figure_of_many_models_has_no_text_on_another(plots):
+    models = []
+    for i, (config, metric) in enumerate([("mask_rcnn.py", "bbox mAP"), ("fpn.py", "mIoU")]):
+        for steps in (1, 2, 4):
+            costs = dict(energy_mj=0.2 * steps, energy_sd_mj=0.1, firing_rate=20.0 - steps)
+            model = dict(config=config, kind="SNN", time_steps=steps, ms_per_image=40.0 * steps)
+            models.append({**model, **costs, metric: 70.0 + steps + i, f"{metric}_sd": 1.0})
+        twin = dict(config=config, kind="ANN twin", time_steps=1, ms_per_image=30.0)
+        models.append({**twin, "energy_mj": 4.0, "firing_rate": None, metric: 71.0})
+    figure = plots["comparison_figure"](models)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == [
+        "bbox mAP, %",
+        "mIoU, %",
+        "energy per image, mJ",
+        "firing rate, %",
+        "time per image, ms",
+    ]
+    assert len(figure.legends[0].get_texts()) == 4
+    assert overlapping_texts(figure) == []
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("none.py",), "no file none.py"),
+        ((SEG, "--seeds", 0), "--seeds must be at least 1"),
+        ((SEG, "--checkpoints", "a.pth", "b.pth"), "1 configs, 2 --checkpoints"),
+        ((SEG, "--checkpoints", "a.pth"), "no file a.pth"),
+        ((SEG, "--twin-options", "a=1"), "go with --twin"),
+        ((SEG, SEG), "two models are called semantic_fpn_metaspike_shapes"),
+    ],
+)
+def test_compare_refuses(args, message, tmp_path):
+    out = run(TOOL, *args, "--work-dir", tmp_path / "new", ok=False)
+    assert message in out
+    assert "Traceback" not in out
+    assert not (tmp_path / "new").exists()
+
+
+def test_tables_of_detectors_and_segmentors_have_dashes(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tools/analysis_tools"), *sys.path])
+    tables = runpy.run_path(str(ROOT / "tools/analysis_tools/compare_tables.py"))
+    common = dict(params_m=1.0, gmacs=2.0, ann_energy_mj=9.2, peak_mib=9, num_images=4, dataset="d")
+    rows = []
+    for seed, score in enumerate((70.0, 74.0)):
+        spiking = dict(firing_rate=20.0 + seed, firing_rates={"neck": [10.0, 20.0]}, time_steps=2)
+        costs = dict(energy_mj=1.0, energy_sd_mj=0.3 + 0.1 * seed, ms_per_image=5.0)
+        about = dict(model="a_b", config="a_b.py", is_twin=False, seed=seed)
+        rows.append({**about, **common, **spiking, **costs, "metrics": {"bbox mAP": score}})
+    other = dict(model="c", config="c.py", is_twin=True, seed=0, metrics={"mIoU": 80.0})
+    none = dict(firing_rate=None, firing_rates={}, time_steps=1)
+    rows.append({**rows[0], **other, **none, "energy_sd_mj": None})
+    models = tables["aggregate"](rows)
+    assert models[0]["bbox mAP_sd"] == pytest.approx(8**0.5)
+    assert models[0]["rate neck"] == 15.0
+    files = tables["write_tables"](models, ["50 % noted"], tmp_path / "t")
+    cells = cells_of(files[2].read_text())
+    assert cells[1][4:8] == [r"72.0 $\pm$ 2.8", "-", r"1 $\pm$ 0.354", r"20.5 $\pm$ 0.7"]
+    assert cells[2][4:8] == ["-", "80.0", "1", "-"]
+    assert cells[1][0] == r"a\_b"
+    assert files[2].read_text().startswith("% 50 % noted\n")
+    assert "- 50 % noted" in files[0].read_text()

@@ -1,0 +1,190 @@
+"""Compare detectors and segmentors: accuracy, energy, firing rates and time, over seeds and T.
+
+Trains every config with several seeds (or takes checkpoints), with --twin its ANN twin too, and
+measures each in a process of its own. Writes comparison.md, .csv, .tex and .json, and
+comparison.pdf and .png. What is finished is never done twice: the same command goes on where it was
+stopped. docs/comparing.md says what the columns mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from compare_plots import draw_comparison
+from compare_runs import Run, measure, preload, prepare, train
+from compare_tables import aggregate, write_tables
+from mmengine.config import Config
+
+from mmspike.energy import Conventions
+from mmspike.engine.command_line import apply_options, parse_options, read_config_file
+from mmspike.engine.twin import TWIN_DEFINITION, ann_twin, with_time_steps
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("configs", nargs="+", help="config files")
+    parser.add_argument("--twin", action="store_true", help="add the ANN twin of every config")
+    parser.add_argument(
+        "--time-steps", nargs="+", type=int, metavar="T", help="every config with each of these T"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="trainings of each, of seeds 0, 1, 2 (3)"
+    )
+    parser.add_argument(
+        "--checkpoints", nargs="+", metavar="FILE", help="one per config: these are not trained"
+    )
+    parser.add_argument(
+        "--twin-checkpoints", nargs="+", metavar="FILE", help="one per config, of the twins"
+    )
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="for all configs"
+    )
+    parser.add_argument(
+        "--twin-options", nargs="+", default=[], metavar="KEY=VALUE", help="for the twins alone"
+    )
+    parser.add_argument("--num-images", type=int, help="measure the first so many test images")
+    parser.add_argument("--speed-images", type=int, default=20, help="images that are timed (20)")
+    parser.add_argument("--per-class", action="store_true", help="add the IoU of every class")
+    parser.add_argument(
+        "--work-dir", type=Path, default=Path("work_dirs/compare"), help="folder of the trainings"
+    )
+    parser.add_argument("--out", type=Path, help="folder of tables and figure; default: --work-dir")
+    args = parser.parse_args()
+    for name in ("seeds", "num_images", "speed_images"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if min(args.time_steps or [1]) < 1:
+        parser.error(f"--time-steps must be at least 1, got {args.time_steps}")
+    for name in ("checkpoints", "twin_checkpoints"):
+        files = getattr(args, name)
+        if files is not None and len(files) != len(args.configs):
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"{len(args.configs)} configs, {len(files)} {option}")
+        for file in files or []:
+            if not Path(file).is_file():
+                parser.error(f"no file {file}")
+    if (args.twin_checkpoints or args.twin_options) and not args.twin:
+        parser.error("--twin-checkpoints and --twin-options go with --twin")
+    return args
+
+
+def variants_of(args: argparse.Namespace) -> Iterator[tuple[str, str, Config, bool, str | None]]:
+    """Name, config file, complete config, whether it is a twin, and checkpoint of every model.
+
+    Raises:
+        SystemExit: If a config cannot be read, or has no twin or time steps.
+    """
+    for i, path in enumerate(args.configs):
+        name, options = Path(path).stem, parse_options(args.cfg_options)
+        cfg = read_config_file("compare", path, options)
+        checkpoint = args.checkpoints[i] if args.checkpoints else None
+        if "test_dataloader" not in cfg or "test_evaluator" not in cfg:
+            raise SystemExit(f"compare: {path} has no test_dataloader and test_evaluator")
+        try:
+            for steps in args.time_steps or [None]:
+                other = cfg if steps is None else with_time_steps(cfg, steps)
+                yield (
+                    (name if steps is None else f"{name}_t{steps}"),
+                    path,
+                    other,
+                    False,
+                    checkpoint,
+                )
+            if args.twin:
+                twin = ann_twin(cfg)
+                apply_options(twin, parse_options(args.twin_options))
+                checkpoint = args.twin_checkpoints[i] if args.twin_checkpoints else None
+                yield f"{name}_ann", path, twin, True, checkpoint
+        except ValueError as error:
+            raise SystemExit(f"compare: {error}") from error
+
+
+def plan(args: argparse.Namespace) -> list[Run]:
+    """All runs: each model with each seed, or with its checkpoint.
+
+    Raises:
+        SystemExit: If two models have one name.
+    """
+    runs: list[Run] = []
+    for name, path, cfg, is_twin, checkpoint in variants_of(args):
+        if name in {run.name for run in runs}:
+            raise SystemExit(f"compare: two models are called {name}; rename one of the configs")
+        if checkpoint is not None:
+            folder = args.work_dir / name / "given"
+            runs.append(Run(name, path, cfg, is_twin, folder, checkpoint=Path(checkpoint)))
+            continue
+        for seed in range(args.seeds):
+            seeded = cfg.copy()
+            seeded.merge_from_dict({"randomness.seed": seed})
+            folder = args.work_dir / name / f"seed_{seed}"
+            runs.append(Run(name, path, seeded, is_twin, folder, seed))
+    return runs
+
+
+def notes_on(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What stands under the table."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    seeds = len({run.seed for run in runs} - {None})
+    c = Conventions()
+    notes = [
+        f"{date.today()}, {device}, {torch.get_num_threads()} CPU threads, torch "
+        f"{torch.__version__}, Python {platform.python_version()}.",
+        f"Accuracy, firing rate and time: mean and standard deviation over {seeds} seeds."
+        if seeds > 1
+        else "One run of each model.",
+        "Energy: mean and standard deviation over images, as docs/energy.md counts it "
+        f"({c.mac_pj} pJ per MAC, {c.ac_pj} pJ per addition).",
+    ]
+    if any(run.is_twin for run in runs):
+        notes.append(TWIN_DEFINITION)
+        if any(_is_pretrained(run.cfg) for run in runs if run.is_twin and run.seed is not None):
+            notes.append("The twin's training started from weights made for the spiking network.")
+    firing = sorted({r["model"] for r in rows if r["is_twin"] and r["firing_rate"] is not None})
+    if firing:
+        notes.append(f"These twins still have neurons that spike: {', '.join(firing)}.")
+    return notes
+
+
+def _is_pretrained(cfg: Config) -> bool:
+    init_cfg = cfg.model.get("backbone", {}).get("init_cfg")
+    return isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained"
+
+
+def main() -> None:
+    """Train, measure, and write the comparison."""
+    args = parse_args()
+    options = ["--speed-images", args.speed_images]
+    options += ["--num-images", args.num_images] if args.num_images else []
+    options += ["--per-class"] if args.per_class else []
+    runs, rows = plan(args), []
+    for run in runs:
+        prepare(run)
+    preload(runs)
+    for i, run in enumerate(runs):
+        print(f"[{i + 1}/{len(runs)}] {run} ({run.folder})", flush=True)
+        print(f"    {train(run)}", flush=True)
+        rows.append(measure(run, options))
+        scores = ", ".join(f"{k} {v:.2f} %" for k, v in rows[-1]["metrics"].items())
+        print(f"    {scores}, {rows[-1]['energy_mj']:.3f} mJ per image", flush=True)
+    out = args.out or args.work_dir
+    out.mkdir(parents=True, exist_ok=True)
+    models, notes = aggregate(rows), notes_on(runs, rows)
+    files = [out / "comparison.json", *write_tables(models, notes, out / "comparison")]
+    files[0].write_text(json.dumps({"notes": notes, "models": models, "runs": rows}, indent=1))
+    files += draw_comparison(models, out / "comparison")
+    print(f"\n{(out / 'comparison.md').read_text()}")
+    for file in files:
+        print(file)
+
+
+if __name__ == "__main__":
+    main()
