@@ -14,6 +14,7 @@ from mmengine.config import Config, DictAction
 
 import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
 from mmspike.checkpoints import CheckpointError, read_safely_in_mmengine
+from mmspike.installed import MissingPackageError, require_operators
 from mmspike.layers.forms import FormError
 
 
@@ -66,9 +67,13 @@ def read_config(args: argparse.Namespace) -> Config:
 
     Returns:
         The config, with ``launcher`` and ``work_dir`` set.
+
+    Raises:
+        SystemExit: If it is a detector's, and mmcv has no compiled operators.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = Config.fromfile(args.config)
+    check_operators(cfg)
     cfg.launcher = args.launcher
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
@@ -77,6 +82,22 @@ def read_config(args: argparse.Namespace) -> Config:
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
     return cfg
+
+
+def check_operators(cfg: Config) -> None:
+    """End with a line if a config is a detector's, and mmcv has no compiled operators.
+
+    Raises:
+        SystemExit: If so; it names the command that mends it.
+    """
+    model = cfg.get("model")
+    kind = model.get("type") if isinstance(model, dict) else None
+    ours = isinstance(kind, str) and kind.startswith(("mmspike.det.", "mmdet."))
+    if ours or cfg.get("default_scope") == "mmdet":
+        try:
+            require_operators(f"{cfg.filename}, a detector's config,")
+        except MissingPackageError as error:
+            raise SystemExit(str(error)) from error
 
 
 def parse_options(options: Iterable[str]) -> dict[str, Any]:
@@ -89,7 +110,7 @@ def read_config_file(tool: str, path: str | Path, options: dict | None = None) -
     """Read a config for a tool that looks into a model.
 
     Raises:
-        SystemExit: If there is no such file, or it is no config.
+        SystemExit: If there is no such file, it is no config, or a detector's without operators.
     """
     if not Path(path).is_file():
         raise SystemExit(f"{tool}: no file {path}")
@@ -101,6 +122,7 @@ def read_config_file(tool: str, path: str | Path, options: dict | None = None) -
         cfg.merge_from_dict(options)
     if "model" not in cfg:
         raise SystemExit(f"{tool}: {path} has no model")
+    check_operators(cfg)
     return cfg
 
 
