@@ -99,7 +99,7 @@ $(DOCS_STAMP): requirements/docs.txt
 	touch $@
 
 docs: $(DOCS_STAMP)
-	$(DOCS_VENV)/bin/mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet --site-dir build/site
 	@echo "build/site/index.html"
 
 clean:

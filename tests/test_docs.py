@@ -9,7 +9,7 @@ import re
 import runpy
 import subprocess
 import sys
-from pathlib import Path
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -141,13 +141,18 @@ def is_placeholder(word):
     return re.fullmatch(r"[A-Z][A-Z_]*", word) is not None
 
 
+OPTIONAL = {"metainfo"}  # what data sets take, and configs leave to the data set
+
+
 def check_config(file, options):
-    if is_placeholder(file):
+    if is_placeholder(str(file)):
         return
     cfg = Config.fromfile(ROOT / file)
     for key in options or {}:
         parent = cfg
         for part in key.split(".")[:-1]:
+            if part in OPTIONAL:
+                break
             parent = parent[int(part)] if isinstance(parent, list | tuple) else parent[part]
         assert isinstance(parent, dict | list), key
 
@@ -165,7 +170,7 @@ def check_python(arguments, monkeypatch):
 
 def check_pip(arguments):
     text = (ROOT / "setup.py").read_text()
-    for flag, value in zip(arguments, arguments[1:], strict=False):
+    for flag, value in pairwise(arguments):
         if flag in ("-c", "-r"):
             assert (ROOT / value).exists(), value
         if flag == "-e":
@@ -205,6 +210,7 @@ model, batches = build_model(cfg, None, "cpu"), [noise_batch(cfg, (128, 128))]
 }
 """What a page's blocks take as given."""
 HEAD = """
+import os
 os.chdir({folder!r})
 """
 LOAD = """
@@ -258,8 +264,8 @@ def test_python_of_a_page_runs(page, tmp_path):
 def test_the_notebook_trains_predicts_and_draws(tmp_path):
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    assert sum("STEPS = 150" in cell for cell in code) == 1
-    code = [cell.replace("STEPS = 150", "STEPS = 20") for cell in code]  # for time's sake
+    assert sum("STEPS = 300" in cell for cell in code) == 1
+    code = [cell.replace("STEPS = 300", "STEPS = 20") for cell in code]  # for time's sake
     script = tmp_path / "notebook.py"
     end = "assert len(runner.message_hub.get_scalar('train/loss').data[0]) == 20\nplt.close('all')"
     script.write_text("\n".join([HEAD.format(folder=str(tmp_path)), *code, end]))
