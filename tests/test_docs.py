@@ -264,8 +264,8 @@ def test_python_of_a_page_runs(page, tmp_path):
 def test_the_notebook_trains_predicts_and_draws(tmp_path):
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    assert sum("STEPS = 600" in cell for cell in code) == 1
-    code = [cell.replace("STEPS = 600", "STEPS = 20") for cell in code]  # for time's sake
+    assert sum("STEPS = 900" in cell for cell in code) == 1
+    code = [cell.replace("STEPS = 900", "STEPS = 20") for cell in code]  # for time's sake
     script = tmp_path / "notebook.py"
     end = "assert len(runner.message_hub.get_scalar('train/loss').data[0]) == 20\nplt.close('all')"
     script.write_text("\n".join([HEAD.format(folder=str(tmp_path)), *code, end]))
