@@ -31,6 +31,14 @@ def blocks(page, language):
     return [re.sub(rf"^{indent}", "", text, flags=re.M) for indent, text in found]
 
 
+def commands_of(page):
+    """Blocks of shell, and commands in the text of a page; H and W are numbers of pixels there."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.M | re.S)
+    inline = re.findall(r"`((?:[A-Z_]+=\S+ )*(?:python|make) [^`]+)`", text)
+    inline = (" ".join(command.split()).replace(" H W", " 64 64") for command in inline)
+    return [*blocks(page, "sh"), *inline]
+
+
 def name_of(page):
     return str(page.relative_to(ROOT))
 
@@ -94,7 +102,7 @@ STAND_IN = '#!/bin/bash\nprintf "%s\\0" "{name}" "$@" >> "$CALLS"\nprintf "\\n" 
 
 
 def calls_of(page, folder):
-    """Arguments of each program that the shell blocks of a page call, the program first."""
+    """Arguments of each program that the commands of a page call, the program first."""
     for name in PROGRAMS:
         file = folder / ("" if "/" in name else "bin") / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +111,7 @@ def calls_of(page, folder):
     record = folder / "calls"
     record.touch()
     environment = {"PATH": str(folder / "bin"), "CALLS": str(record)}
-    for block in blocks(page, "sh"):
+    for block in commands_of(page):
         script = f"set -euo pipefail\n{block}"
         done = subprocess.run(
             ["/bin/bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True
@@ -178,7 +186,7 @@ def check_pip(arguments):
             assert all(f'"{extra}": [' in text for extra in extras), value
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "sh")], ids=name_of)
+@pytest.mark.parametrize("page", [p for p in PAGES if commands_of(p)], ids=name_of)
 def test_tools_take_the_commands_of_a_page(page, tmp_path, monkeypatch):
     makefile = (ROOT / "Makefile").read_text()
     for program, *arguments in calls_of(page, tmp_path):
