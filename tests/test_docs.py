@@ -81,7 +81,8 @@ def files_in(nav):
 
 def test_the_site_leads_to_every_page():
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
-    pages = {str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md")}
+    files = [*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")]
+    pages = {str(p.relative_to(DOCS).with_suffix(".md")) for p in files}
     assert sorted(files_in(config["nav"])) == sorted(pages)
 
 
