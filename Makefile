@@ -1,35 +1,55 @@
 # Everything on a fresh machine with Python 3.11 and gcc:
-#   make demo      install if needed, generate data, train a detector, evaluate, draw pictures
-#   make demo-seg  the same with a segmentor
-#   make test      install if needed, lint, run the tests
+#   make demo-seg  install ready wheels if needed, generate data, train a segmentor, evaluate, draw pictures
+#   make demo      the same with a detector; compiles mmcv's operators first, if that was not done
+#   make test      install if needed, operators too, lint, run the tests
 #   make gpu       on a machine with a GPU: its tests, and the table in docs/benchmarks.md, in four minutes
 #   make sanitize  the kernels' tests, and random shapes, under gcc's sanitizers
-# TORCH names what pip installs first; give your CUDA build there (see README.md).
+#   make docs      the documentation as a site, into build/site
+# TORCH names what pip installs first; give your CUDA build there (see docs/getting_started.md).
 PYTHON ?= python3.11
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install -c requirements/constraints.txt
 STAMP := $(VENV)/.installed
+OPERATORS_STAMP := $(VENV)/.installed-operators
 DEMO := work_dirs/demo
 DEMO_SEG := work_dirs/demo-seg
 
-.PHONY: install demo demo-seg test gpu lint sanitize clean
+.PHONY: install install-full demo demo-seg test gpu lint sanitize docs clean
 install: $(STAMP)
 	@$(BIN)/python tools/check_install.py
 
-# mmcv is compiled against the installed torch (12 minutes on two cores; pip keeps the wheel).
+install-full: $(OPERATORS_STAMP)
+	@$(BIN)/python tools/check_install.py --operators
+
+# Ready wheels only. mmcv-lite is mmcv without compiled operators; its mmengine is not the one used here.
 # spikingjelly asks for torchvision and torchaudio, which only its data sets import.
 $(STAMP): Makefile setup.py $(wildcard mmspike/native/csrc/*) requirements/stack.txt \
           requirements/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -c requirements/constraints.txt $(TORCH) setuptools wheel ninja packaging
-	MMCV_WITH_OPS=1 $(BIN)/pip install -c requirements/constraints.txt --no-build-isolation onedl-mmcv
-	$(BIN)/pip install -c requirements/constraints.txt --no-deps spikingjelly
-	$(BIN)/pip install -c requirements/constraints.txt -r requirements/stack.txt
+	$(PIP) $(TORCH) setuptools wheel
+	$(BIN)/pip show -q onedl-mmcv 2>/dev/null || $(PIP) --no-deps mmcv-lite
+	$(PIP) --no-deps spikingjelly
+	$(PIP) -r requirements/stack.txt
 	$(BIN)/pip install --no-deps --no-build-isolation -e .
 	touch $@
 
-demo: install
+# mmcv-lite and onedl-mmcv are the same files: the one goes when the other is there to take its place.
+OPERATORS_WHEEL := build/operators
+$(OPERATORS_STAMP): $(STAMP)
+	@if $(BIN)/pip show -q onedl-mmcv 2>/dev/null; then touch $@; else \
+	    echo "Detection needs mmcv's operators, which are compiled now: some 12 minutes on two cores, once, \
+	since pip keeps the wheel." && \
+	    rm -rf $(OPERATORS_WHEEL) && \
+	    $(PIP) -q ninja packaging && \
+	    MMCV_WITH_OPS=1 $(BIN)/pip wheel -q -c requirements/constraints.txt --no-build-isolation --no-deps \
+	        -w $(OPERATORS_WHEEL) onedl-mmcv && \
+	    $(BIN)/pip uninstall -q -y mmcv-lite && \
+	    $(BIN)/pip install -q --no-deps $(OPERATORS_WHEEL)/*.whl && \
+	    rm -rf $(OPERATORS_WHEEL) && touch $@; fi
+
+demo: install-full
 	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes --overwrite
 	$(BIN)/python tools/train.py configs/mask_rcnn_metaspike_shapes.py --work-dir $(DEMO)
 	$(BIN)/python tools/analysis_tools/report_run.py configs/mask_rcnn_metaspike_shapes.py \
@@ -46,7 +66,7 @@ lint: install
 	$(BIN)/ruff format --check .
 
 # A process for every core; a file's tests stay in one of them and share what they set up.
-test: lint
+test: install-full lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # GPU_PYTHON: a Python with the stack and a CUDA build of torch, if that is not .venv's.
@@ -58,7 +78,7 @@ gpu:
 # undefined behaviour, ends the run. libasan, and for exceptions libstdc++, have to be loaded before Python.
 SANITIZED := build/sanitize
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-psabi
-sanitize: install
+sanitize: install-full
 	rm -rf $(SANITIZED)
 	CFLAGS="$(SANITIZE)" CXXFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(BIN)/python setup.py -q build_ext \
 	    --build-lib $(SANITIZED) --build-temp $(SANITIZED)
@@ -70,5 +90,17 @@ sanitize: install
 	    tests/fused/test_norm.py tests/fused/test_convolution.py tests/fused/test_spikes.py && \
 	$(BIN)/python -m tests.native.fuzz --seconds 100
 
+# In an environment of its own: pages are built from docs/ and from docstrings, without importing the package.
+DOCS_VENV := .venv-docs
+DOCS_STAMP := $(DOCS_VENV)/.installed
+$(DOCS_STAMP): requirements/docs.txt
+	test -x $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/pip install -q -r requirements/docs.txt
+	touch $@
+
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet --site-dir build/site
+	@echo "build/site/index.html"
+
 clean:
-	rm -rf $(VENV) build *.egg-info mmspike/.mim
+	rm -rf $(VENV) $(DOCS_VENV) build *.egg-info mmspike/.mim

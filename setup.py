@@ -66,13 +66,18 @@ setup(
         "safetensors",
         "spikingjelly>=2.0",
         "onedl-mmengine>=0.10.8",
-        "onedl-mmcv>=2.3",
-    ],
+    ],  # and mmcv, which pip cannot choose: see mmspike/installed.py
     extras_require={
-        "det": ["onedl-mmdetection>=3.4", "pycocotools", "opencv-python-headless"],
-        "seg": ["onedl-mmsegmentation>=1.3", "ftfy", "regex"],
+        "det": [
+            "onedl-mmcv>=2.3",
+            "onedl-mmdetection>=3.4",
+            "pycocotools",
+            "opencv-python-headless",
+        ],
+        "seg": ["onedl-mmsegmentation>=1.3", "ftfy", "regex", "opencv-python-headless"],
         "cuda": ["cupy-cuda13x"],
         "dev": ["pytest", "pytest-xdist", "ruff", "build"],
+        "docs": ["mkdocs-material", "mkdocstrings-python"],
     },
     cmdclass={"build_py": BuildWithMim},
 )

@@ -12,8 +12,10 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "mmspike"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ABOVE = ("layers", "backbones", "necks", "det", "seg", "deploy", "checkpoints", "energy", "engine")
-MAY_IMPORT = {  # rooms that a room's files may import; every room may import itself and archs
+EVERY = ("archs", "installed")  # rooms that all may import
+MAY_IMPORT = {  # rooms that a room's files may import, beside itself and those
     "archs": (),
+    "installed": (),
     "registry": (),
     "native": (),
     "neurons": ("registry", "native"),
@@ -70,7 +72,7 @@ def test_arrows(path):
         return
     for name in imported(path):
         other = name.split(".")[1]
-        assert other in (room, "archs", *MAY_IMPORT[room]), f"{room} looks into {name}"
+        assert other in (room, *EVERY, *MAY_IMPORT[room]), f"{room} looks into {name}"
         if room in ABOVE and other == "fused":
             assert name.count(".") == 1, f"{room} looks behind the door: {name}"
 

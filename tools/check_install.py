@@ -1,19 +1,35 @@
-"""Say what is installed, whether mmcv's compiled ops work, and ours are there."""
+"""Say what is installed, whether mmcv's compiled operators work, and ours are there."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from importlib import metadata
+
+from mmspike.installed import FOR_DETECTION, MissingPackageError, has_operators, require_operators
 
 PACKAGES = (
     "torch",
     "onedl-mmengine",
     "onedl-mmcv",
+    "mmcv-lite",
     "onedl-mmdetection",
     "onedl-mmsegmentation",
     "spikingjelly",
     "mmspike",
 )
+EITHER = ("onedl-mmcv", "mmcv-lite")  # one of them is installed
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--operators",
+        action="store_true",
+        help="fail without mmcv's compiled operators, which detection needs, and segmentation not",
+    )
+    return parser.parse_args()
 
 
 def check_ops(device: str) -> str:
@@ -33,31 +49,66 @@ def check_ops(device: str) -> str:
     return "work" if ok else "broken: wrong results"
 
 
-def main() -> None:
-    """Print the versions and the state of the ops; fail if they are broken."""
+def print_versions() -> None:
+    """Print the versions of the stack."""
     print(f"Python {sys.version.split()[0]}")
+    versions = {}
     for package in PACKAGES:
         try:
-            print(f"{package} {metadata.version(package)}")
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
+            continue
+    for package in PACKAGES:
+        if package in versions:
+            print(f"{package} {versions[package]}")
+        elif package not in EITHER or versions.keys().isdisjoint(EITHER):
             print(f"{package} is not installed")
+    if versions.keys() >= set(EITHER):
+        print("onedl-mmcv and mmcv-lite are both installed, over one another: see below")
+
+
+def check_operators(required: bool) -> str | None:
+    """Say what state mmcv's operators are in.
+
+    Args:
+        required: Whether it is an error if there are none.
+
+    Returns:
+        What is wrong and the cure; ``None`` if nothing is.
+    """
     import torch
 
-    broken = False
-    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        state = check_ops(device)
-        broken |= state != "work"
+    if not has_operators():
+        try:
+            require_operators("detection")
+        except MissingPackageError as error:
+            if required or error.name == "mmcv":
+                return str(error)
+            print(f"mmcv's ops: none, segmentation works; {error}")
+        return None
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    states = {device: check_ops(device) for device in devices}
+    for device, state in states.items():
         print(f"mmcv's ops on {device}: {state}")
+    if set(states.values()) == {"work"}:
+        return None
+    return (
+        "mmcv was compiled for another torch, or another mmcv was written over it; build it again:"
+        f"\n  pip cache remove onedl_mmcv && pip uninstall -y onedl-mmcv && {FOR_DETECTION}"
+    )
+
+
+def main() -> None:
+    """Print the versions and the state of the operators; fail if they are broken."""
+    args = parse_args()
+    print_versions()
+    wrong = check_operators(args.operators)
     from mmspike.native import library
 
     kernels = library.level() if library.is_available() else "not compiled: slower, in plain torch"
     print(f"mmspike's kernels on cpu: {kernels}")
-    if broken:
-        sys.exit(
-            "mmcv was compiled for another torch; build it again:\n"
-            "  pip cache remove onedl_mmcv && pip uninstall -y onedl-mmcv && "
-            "MMCV_WITH_OPS=1 pip install --no-build-isolation onedl-mmcv"
-        )
+    if wrong:
+        sys.exit(wrong)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class MetaSpikeFormerClassifier(BaseModule):
         init_cfg: OpenMMLab's initialisation.
         **backbone: Arguments of :class:`MetaSpikeFormer`, except ``out_indices`` and ``decode``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> arch = dict(embed_dims=[16, 16, 24, 32], num_heads=4)
         >>> model = MetaSpikeFormerClassifier(num_classes=10, arch=arch).eval()

@@ -89,7 +89,7 @@ class MetaSpikeFormer(BaseModule):
             ``attn_init_size``, ``attn_scale``, ``frozen_stages``, ``drop_path_rate``, ``norm_cfg``
             or ``with_cp`` is not one of the above.
 
-    Example:
+    Examples:
         >>> import torch
         >>> arch = dict(embed_dims=[16, 16, 24, 32], num_heads=4)
         >>> model = MetaSpikeFormer(arch=arch, time_steps=2).eval()

@@ -79,7 +79,7 @@ def translate_key(key: str) -> str | None:
         Its name in :class:`~mmspike.backbones.MetaSpikeFormer`; ``None`` if it is not a tensor of
         the backbone.
 
-    Example:
+    Examples:
         >>> translate_key("block3.0.attn.q_conv.1.running_mean")
         'stages.3.blocks.0.mixer.q_norm.running_mean'
         >>> translate_key("head.weight") is None
@@ -101,7 +101,7 @@ def find_root(key: str) -> str | None:
     Returns:
         Its beginning, empty or with a dot at its end; ``None`` if it is not a backbone tensor's.
 
-    Example:
+    Examples:
         >>> find_root("model.backbone.block3.0.mlp.fc1_bn.bias")
         'model.backbone.'
         >>> find_root("model.head.weight") is None
@@ -120,7 +120,7 @@ def to_upstream_key(name: str) -> str | None:
     Returns:
         Its name in a published checkpoint; ``None`` if it has none.
 
-    Example:
+    Examples:
         >>> to_upstream_key("stages.3.blocks.0.mlp.0.norm.bias")
         'block3.0.mlp.fc1_bn.bias'
     """

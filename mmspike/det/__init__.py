@@ -1,5 +1,9 @@
 """Spiking parts for mmdet: thin subclasses; the only place that imports mmdet."""
 
+from mmspike.installed import require_operators
+
+require_operators("mmspike.det")  # before mmdet asks for them without a word
+
 from mmspike.det.assigners import WholeMaxIoUAssigner
 from mmspike.det.bbox_heads import SpikeConvFCBBoxHead, SpikeShared2FCBBoxHead
 from mmspike.det.detectors import (

@@ -72,7 +72,7 @@ class EnergyCounter:
         model: Any model; in evaluation mode, or statistics of norms change.
         conventions: Costs and rules; ``None`` means :class:`Conventions` as it is.
 
-    Example:
+    Examples:
         >>> from mmspike.neurons import LIF
         >>> net = nn.Sequential(LIF(), nn.Linear(4, 5))
         >>> with EnergyCounter(net) as counter:

@@ -15,6 +15,7 @@ from mmengine.config import Config, DictAction
 import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
 from mmspike.checkpoints import CheckpointError, read_safely_in_mmengine
 from mmspike.engine.configs import merge_options
+from mmspike.installed import MissingPackageError, require_operators
 from mmspike.layers.forms import FormError
 
 
@@ -67,9 +68,13 @@ def read_config(args: argparse.Namespace) -> Config:
 
     Returns:
         The config, with ``launcher`` and ``work_dir`` set.
+
+    Raises:
+        SystemExit: If it is a detector's, and mmcv has no compiled operators.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = Config.fromfile(args.config)
+    check_operators(cfg)
     cfg.launcher = args.launcher
     apply_options(cfg, args.cfg_options)
     if args.work_dir is not None:
@@ -87,6 +92,22 @@ def apply_options(cfg: Config, options: dict[str, Any] | None) -> None:
         raise SystemExit(str(error)) from error
 
 
+def check_operators(cfg: Config) -> None:
+    """End with a line if a config is a detector's, and mmcv has no compiled operators.
+
+    Raises:
+        SystemExit: If so; it names the command that mends it.
+    """
+    model = cfg.get("model")
+    kind = model.get("type") if isinstance(model, dict) else None
+    ours = isinstance(kind, str) and kind.startswith(("mmspike.det.", "mmdet."))
+    if ours or cfg.get("default_scope") == "mmdet":
+        try:
+            require_operators(f"{cfg.filename}, a detector's config,")
+        except MissingPackageError as error:
+            raise SystemExit(str(error)) from error
+
+
 def parse_options(options: Iterable[str]) -> dict[str, Any]:
     """Read ``key=value`` settings as ``--cfg-options`` does."""
     pairs = (option.split("=", maxsplit=1) for option in options)
@@ -97,7 +118,7 @@ def read_config_file(tool: str, path: str | Path, options: dict | None = None) -
     """Read a config for a tool that looks into a model.
 
     Raises:
-        SystemExit: If there is no such file, or it is no config.
+        SystemExit: If there is no such file, it is no config, or a detector's without operators.
     """
     if not Path(path).is_file():
         raise SystemExit(f"{tool}: no file {path}")
@@ -108,6 +129,7 @@ def read_config_file(tool: str, path: str | Path, options: dict | None = None) -
     apply_options(cfg, options)
     if "model" not in cfg:
         raise SystemExit(f"{tool}: {path} has no model")
+    check_operators(cfg)
     return cfg
 
 

@@ -33,7 +33,7 @@ class CompileHook(Hook):
     Raises:
         ValueError: If the model has no such part.
 
-    Example:
+    Examples:
         ``custom_hooks = [dict(type="mmspike.CompileHook")]`` in a config.
     """
 

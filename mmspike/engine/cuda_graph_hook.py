@@ -29,7 +29,7 @@ class CudaGraphHook(Hook):
     Raises:
         ValueError: If a number is below 1, or the model has no ``extract_feat``.
 
-    Example:
+    Examples:
         ``custom_hooks = [dict(type="mmspike.CudaGraphHook")]`` in a config.
     """
 

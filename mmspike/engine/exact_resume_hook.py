@@ -33,7 +33,7 @@ class ExactResumeHook(Hook):
     steps of accumulated gradients. A warning tells when another number of processes, batch size or
     version of torch goes on.
 
-    Example:
+    Examples:
         ``custom_hooks = [dict(type="mmspike.ExactResumeHook")]`` in a config; ``tools/train.py``
         adds it.
     """

@@ -55,7 +55,7 @@ class FiniteHook(Hook):
     Raises:
         NotFiniteError: Names the iteration, the image files and the tensors.
 
-    Example:
+    Examples:
         ``custom_hooks = [dict(type="mmspike.FiniteHook")]`` in a config.
     """
 

@@ -30,7 +30,7 @@ class FitHook(Hook):
     ``EMAHook``, counters. mmengine goes on with what happens to fit, and fused optimizers of torch
     crash. ``load_from`` takes what fits and says what does not; where nothing fits, it is refused.
 
-    Example:
+    Examples:
         ``custom_hooks = [dict(type="mmspike.FitHook")]`` in a config; ``tools/train.py`` adds it.
     """
 

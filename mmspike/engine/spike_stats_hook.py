@@ -31,7 +31,7 @@ class SpikeStatsHook(Hook):
     Raises:
         ValueError: If the interval is below 1, or the rates are not ``0 <= silent < saturated``.
 
-    Example:
+    Examples:
         ``custom_hooks = [dict(type="mmspike.SpikeStatsHook", interval=100)]`` in a config.
     """
 

@@ -85,7 +85,7 @@ def explain(
     Returns:
         What ran fused, layer by layer.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mmspike.backbones import MetaSpikeFormer
         >>> model = MetaSpikeFormer(arch=dict(embed_dims=[8, 8, 16, 16], num_heads=2)).eval()

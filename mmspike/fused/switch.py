@@ -56,7 +56,7 @@ def enabled(value: bool = True) -> Iterator[None]:
 def disabled() -> Iterator[None]:
     """Run every layer plainly inside, in this thread; backward passes go the way that was taken.
 
-    Example:
+    Examples:
         >>> import torch, mmspike.fused
         >>> from mmspike.backbones import MetaSpikeFormer
         >>> model = MetaSpikeFormer(arch=dict(embed_dims=[8, 8, 16, 16], num_heads=2)).eval()

@@ -68,7 +68,7 @@ class LIF(LIFNode):
         ValueError: If ``tau`` is not above 1, a number is not finite, or the surrogate or the
             backend is unknown.
 
-    Example:
+    Examples:
         >>> import torch
         >>> LIF()(torch.tensor([1.5, 1.5, 1.5])[:, None]).flatten().tolist()  # T = 3, one neuron
         [0.0, 1.0, 0.0]

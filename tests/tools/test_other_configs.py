@@ -267,13 +267,15 @@ def test_the_demo_runs_in_a_folder_with_a_space(target, tmp_path):
     python.chmod(0o755)
     shutil.copy(ROOT / "Makefile", folder)
     sources = ["setup.py", "mmspike/native/native.cpp", "requirements/stack.txt"]
-    for name in [*sources, "requirements/constraints.txt", ".venv/.installed"]:
+    stamps = [".venv/.installed", ".venv/.installed-operators"]
+    for name in [*sources, "requirements/constraints.txt", *stamps]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     checkpoint = folder / f"work_dirs/{target}/iter_9.pth"
     checkpoint.parent.mkdir(parents=True)
     (checkpoint.parent / "last_checkpoint").write_text(str(checkpoint))
-    os.utime(folder / ".venv/.installed", (2e9, 2e9))
+    for stamp in stamps:
+        os.utime(folder / stamp, (2e9, 2e9))
     subprocess.run(["make", target], cwd=folder, check=True, capture_output=True, timeout=60)
     *_, report = (folder / "calls").read_text().splitlines()
     assert f"_shapes.py|{checkpoint}|work_dirs/{target}|" in report
