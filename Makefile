@@ -3,6 +3,8 @@
 #   make demo-seg  the same with a segmentor
 #   make test      install if needed, lint, run the tests
 #   make gpu       on a machine with a GPU: its tests, and the table in docs/benchmarks.md, in four minutes
+#   make types     the type checker
+#   make coverage  which lines no test runs
 #   make sanitize  the kernels' tests, and random shapes, under gcc's sanitizers
 # TORCH names what pip installs first; give your CUDA build there (see README.md).
 PYTHON ?= python3.11
@@ -13,7 +15,7 @@ STAMP := $(VENV)/.installed
 DEMO := work_dirs/demo
 DEMO_SEG := work_dirs/demo-seg
 
-.PHONY: install demo demo-seg test gpu lint sanitize clean
+.PHONY: install demo demo-seg test gpu lint types coverage sanitize clean
 install: $(STAMP)
 	@$(BIN)/python tools/check_install.py
 
@@ -45,9 +47,15 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+types: install
+	$(BIN)/mypy
+
 # A process for every core; a file's tests stay in one of them and share what they set up.
 test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+coverage: install
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term-missing:skip-covered
 
 # GPU_PYTHON: a Python with the stack and a CUDA build of torch, if that is not .venv's.
 GPU_PYTHON ?= $(BIN)/python

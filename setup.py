@@ -56,8 +56,24 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    author="The mmspike developers",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: C++",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    keywords="spiking neural networks, object detection, semantic segmentation, OpenMMLab",
     packages=find_packages(include=["mmspike", "mmspike.*"]),
-    package_data={"mmspike": ["native/csrc/*.cpp", "native/csrc/*.h", "neurons/kernels/*.cu"]},
+    package_data={
+        "mmspike": ["py.typed", "native/csrc/*.cpp", "native/csrc/*.h", "neurons/kernels/*.cu"]
+    },
     ext_modules=[kernels],
     python_requires=">=3.11",
     install_requires=[
@@ -72,7 +88,7 @@ setup(
         "det": ["onedl-mmdetection>=3.4", "pycocotools", "opencv-python-headless"],
         "seg": ["onedl-mmsegmentation>=1.3", "ftfy", "regex"],
         "cuda": ["cupy-cuda13x"],
-        "dev": ["pytest", "pytest-xdist", "ruff", "build"],
+        "dev": ["pytest", "pytest-xdist", "pytest-cov", "ruff", "mypy", "pre-commit", "build"],
     },
     cmdclass={"build_py": BuildWithMim},
 )

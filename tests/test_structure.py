@@ -15,6 +15,8 @@ ABOVE = ("layers", "backbones", "necks", "det", "seg", "deploy", "checkpoints", 
 MAY_IMPORT = {  # rooms that a room's files may import; every room may import itself and archs
     "archs": (),
     "registry": (),
+    "published": ("registry",),
+    "quiet": (),
     "native": (),
     "neurons": ("registry", "native"),
     "layers": ("neurons", "fused", "registry"),

@@ -68,7 +68,8 @@ def predict_and_draw(args: argparse.Namespace, out: Path) -> str:
     except ValueError as error:
         raise SystemExit(f"image_demo: {error}") from error
     own = _VISUALIZERS["pred_sem_seg" in sample]
-    visualizer = VISUALIZERS.build({"name": "image_demo", "type": own, **cfg.get("visualizer", {})})
+    config = {"type": own, **cfg.get("visualizer", {}), "name": "image_demo", "vis_backends": None}
+    visualizer = VISUALIZERS.build(config)
     visualizer.dataset_meta = dataset_meta
     image = mmcv.imread(args.image, channel_order="rgb")
     options = {"draw_gt": False, "out_file": str(out)}

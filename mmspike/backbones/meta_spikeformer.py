@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -33,6 +32,7 @@ from mmspike.checkpoints.loading import init_weights
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.checks import is_doubling
 from mmspike.layers.conv import ONE_SIGMA_RATE, spike_conv, spread_biases
+from mmspike.layers.init_log import InitLog
 from mmspike.layers.time import mean_over_time
 from mmspike.neurons import build_neuron
 from mmspike.registry import MODELS
@@ -46,7 +46,7 @@ CONV_STAGES = 3
 
 
 @MODELS.register_module()
-class MetaSpikeFormer(BaseModule):
+class MetaSpikeFormer(InitLog):
     """Meta-SpikeFormer as a backbone for dense prediction.
 
     Args:

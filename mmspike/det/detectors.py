@@ -9,6 +9,7 @@ from mmdet.models.necks import FPN
 from torch import nn
 
 from mmspike.layers.checks import expect, expect_neck_fits, is_doubling
+from mmspike.layers.init_log import InitLog
 from mmspike.neurons import default_neuron
 from mmspike.registry import DET_MODELS
 
@@ -76,7 +77,7 @@ def _parts(roi_head: nn.Module | None, name: str) -> list[nn.Module]:
 
 
 @DET_MODELS.register_module()
-class SpikeFasterRCNN(FasterRCNN):
+class SpikeFasterRCNN(InitLog, FasterRCNN):
     """mmdet's Faster R-CNN whose parts are checked against one another when it is built.
 
     Args:
@@ -92,7 +93,7 @@ class SpikeFasterRCNN(FasterRCNN):
 
 
 @DET_MODELS.register_module()
-class SpikeMaskRCNN(MaskRCNN):
+class SpikeMaskRCNN(InitLog, MaskRCNN):
     """mmdet's Mask R-CNN whose parts are checked against one another when it is built.
 
     Args:

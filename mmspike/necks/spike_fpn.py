@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmspike.layers.arguments import are_counts, check_norm, is_count, refuse_unless
 from mmspike.layers.conv import ONE_SIGMA_RATE, spike_conv
+from mmspike.layers.init_log import InitLog
 from mmspike.layers.time import per_step
 from mmspike.registry import MODELS
 
@@ -18,7 +18,7 @@ _EXTRA_SOURCES = ("on_input", "on_lateral", "on_output")
 
 
 @MODELS.register_module()
-class SpikeFPN(BaseModule):
+class SpikeFPN(InitLog):
     """Feature pyramid network on spike sequences, with one level per distinct stride.
 
     Every arrow of weights is ``neuron, convolution, norm``; potentials (real values) are summed.
