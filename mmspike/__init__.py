@@ -50,7 +50,7 @@ _HOMES = {
     "measure": "mmspike.energy",
     "switch_to_deploy": "mmspike.deploy",
 }
-"""The modules that the names of ``__all__`` come from; they load torch's and spikingjelly's parts."""
+"""The modules that the names of ``__all__`` come from."""
 
 
 def __getattr__(name: str) -> Any:

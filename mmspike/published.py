@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
 
-from mmspike.archs import META_SPIKEFORMER
+from mmspike.archs import META_SPIKEFORMER, Arch
 from mmspike.registry import MODELS
 
 NAME = "Spiking_vit_MetaFormer"
@@ -58,7 +58,7 @@ def build_published_backbone(**published: Any) -> Any:
 def modern_form(
     embed_dim: Sequence[int],
     num_heads: int = 8,
-    T: int = 1,  # noqa: N803  the published name
+    T: int = 1,
     **others: Any,
 ) -> dict[str, Any]:
     """Translate the published backbone's arguments into a config of ``MetaSpikeFormer``.
@@ -83,18 +83,21 @@ def modern_form(
                 f"{others[name]!r}; mmspike.MetaSpikeFormer says what else there is"
             )
     kept = {k: v for k, v in others.items() if k not in (*_FIXED, *_WITHOUT_EFFECT)}
-    size = {"embed_dims": list(embed_dim), "num_heads": num_heads}
-    named = [
-        name
-        for name, arch in META_SPIKEFORMER.items()
-        if {"embed_dims": list(arch.embed_dims), "num_heads": arch.num_heads} == size
-    ]
-    config = {"type": "mmspike.MetaSpikeFormer", "arch": named[0] if named else size}
-    config["time_steps"] = T
+    size: dict[str, Any] = {"embed_dims": list(embed_dim), "num_heads": num_heads}
+    named = [name for name, arch in META_SPIKEFORMER.items() if size == _size_of(arch)]
+    config: dict[str, Any] = {
+        "type": "mmspike.MetaSpikeFormer",
+        "arch": named[0] if named else size,
+        "time_steps": T,
+    }
     scope = DefaultScope.get_current_instance()
     if scope is not None and scope.scope_name == "mmseg":
         config |= {"out_indices": (0, 1, 2, 4), "decode": "mean"}
     return config | kept
+
+
+def _size_of(arch: Arch) -> dict[str, Any]:
+    return {"embed_dims": list(arch.embed_dims), "num_heads": arch.num_heads}
 
 
 if NAME not in MMENGINE_MODELS.module_dict:

@@ -246,7 +246,7 @@ def _build_stages(
     norm_cfg: dict[str, Any],
 ) -> nn.ModuleList:
     """Build the stem and the four stages."""
-    common = {"norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
+    common: dict[str, Any] = {"norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
     widths = _widths(arch)
 
     def block(stage: int, index: int) -> Block:
@@ -261,7 +261,7 @@ def _build_stages(
     stages = nn.ModuleList()
     index = 0
     for i, (width, stride, depth) in enumerate(zip(widths, STRIDES, arch.depths, strict=True)):
-        options = {"stride": stride, "bias": True, "norm_cfg": norm_cfg}
+        options: dict[str, Any] = {"stride": stride, "bias": True, "norm_cfg": norm_cfg}
         if i == 0:
             down = spike_conv(in_channels, width, 7, neuron_cfg=False, **options)
             spread_biases(down.norm, build_neuron(neuron_cfg))

@@ -28,7 +28,7 @@ def check_detector(detector: nn.Module) -> None:
     backbone, neck = detector.backbone, getattr(detector, "neck", None)
     expect_neck_fits(backbone, neck)
     strides = getattr(neck, "out_strides", None) or _strides_of_ordinary(neck, backbone)
-    if strides is None:
+    if neck is None or strides is None:
         return
     for name in ("rpn_head", "bbox_head"):
         head = getattr(detector, name, None)

@@ -78,7 +78,7 @@ class SpikeFPN(InitLog):
         self.num_levels = len(strides)
         self.out_strides = [strides[0] * 2**i for i in range(num_outs)]
 
-        common = {
+        common: dict[str, Any] = {
             "norm_cfg": norm_cfg or {"type": "BN"},
             "neuron_cfg": neuron_cfg,
             "init_rate": ONE_SIGMA_RATE,
@@ -195,8 +195,8 @@ class SpikeFPN(InitLog):
             conv(x) if i in self._outs else None
             for i, (conv, x) in enumerate(zip(self.fpn_convs, sums, strict=True))
         ]
-        source = {"on_input": inputs[-1], "on_lateral": sums[-1]}.get(
-            self.add_extra_convs, outs[-1]
+        source: Any = {"on_input": inputs[-1], "on_lateral": sums[-1]}.get(
+            str(self.add_extra_convs), outs[-1]
         )
         for i in range(self._extras):
             source = self.extra_convs[i](source) if self.extra_convs else source[..., ::2, ::2]

@@ -29,7 +29,7 @@ def check_segmentor(segmentor: nn.Module) -> None:
     expect_neck_fits(backbone, neck)
     head = segmentor.decode_head
     strides = getattr(neck, "out_strides", None)
-    if strides is None or not hasattr(head, "feature_strides"):
+    if neck is None or strides is None or not hasattr(head, "feature_strides"):
         return
     what = "the strides of the neck's levels in decode_head.in_index"
     expect("decode_head.feature_strides", head.feature_strides, what, pick(strides, head.in_index))
