@@ -3,7 +3,6 @@
 #   make demo-seg  the same with a segmentor
 #   make test      install if needed, lint, run the tests
 #   make gpu       on a machine with a GPU: its tests, and the table in docs/benchmarks.md, in four minutes
-#   make types     the type checker
 #   make coverage  which lines no test runs
 #   make sanitize  the kernels' tests, and random shapes, under gcc's sanitizers
 # TORCH names what pip installs first; give your CUDA build there (see README.md).
@@ -15,7 +14,7 @@ STAMP := $(VENV)/.installed
 DEMO := work_dirs/demo
 DEMO_SEG := work_dirs/demo-seg
 
-.PHONY: install demo demo-seg test gpu lint types coverage sanitize clean
+.PHONY: install demo demo-seg test gpu lint coverage sanitize clean
 install: $(STAMP)
 	@$(BIN)/python tools/check_install.py
 
@@ -46,8 +45,6 @@ demo-seg: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
-types: install
 	$(BIN)/mypy
 
 # A process for every core; a file's tests stay in one of them and share what they set up.

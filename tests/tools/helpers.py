@@ -105,6 +105,7 @@ def _main(tool, args, out, environment, file_size, errors):
     os.setsid()  # a group of its own
     np.random.seed()  # as a process that was not forked has it
     random.seed()
+    multiprocessing.set_start_method(None, force=True)
     os.environ.update(environment)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
