@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 
@@ -31,7 +32,7 @@ PUBLISHED = {
     [("mmdet", (1, 2, 3, 4), None), ("mmseg", (0, 1, 2, 4), "mean")],
 )
 def test_builds_the_backbone_of_the_host(scope, indices, decode):
-    with DefaultScope.overwrite_default_scope(scope):
+    with DefaultScope.overwrite_default_scope(scope), torch.device("meta"):
         built = MODELS.build({**PUBLISHED, "norm_eval": True})
         modern = MODELS.build(
             {

@@ -24,13 +24,22 @@ def test_the_tools_warn_of_nothing(kind, request, tmp_path):
     for text in (out, log.read_text()):
         assert text.count("initialised Spike") == 1
         assert len(text.splitlines()) < 800  # the config and the hooks
-    args = [config, checkpoint, "--work-dir", tmp_path / "test", "--show-dir", tmp_path / "shown"]
-    out += run("test.py", *args, *opts, errors=errors)
-    demo = ["--device", "cpu", "--out", tmp_path / "picture.png"]
-    out += run("image_demo.py", image, config, checkpoint, *demo, *opts, errors=errors)
-    energy = ["--num-images", 1, "--device", "cpu", "--out", tmp_path / "energy"]
-    tool = "analysis_tools/get_energy.py"
-    out += run(tool, config, checkpoint, *energy, *opts, errors=errors)
+    if kind == "detector":
+        args = [
+            config,
+            checkpoint,
+            "--work-dir",
+            tmp_path / "test",
+            "--show-dir",
+            tmp_path / "shown",
+        ]
+        out += run("test.py", *args, *opts, errors=errors)
+        energy = ["--num-images", 1, "--device", "cpu", "--out", tmp_path / "energy"]
+        tool = "analysis_tools/get_energy.py"
+        out += run(tool, config, checkpoint, *energy, *opts, errors=errors)
+    else:
+        demo = ["--device", "cpu", "--out", tmp_path / "picture.png"]
+        out += run("image_demo.py", image, config, checkpoint, *demo, *opts, errors=errors)
     assert errors.read_text() == ""
     assert [line for line in out.splitlines() if "WARNING" in line or "OneDL" in line] == []
 
