@@ -17,6 +17,8 @@ from mmspike.engine.distributed import start_processes
 from mmspike.engine.errors import errors_in_words
 from mmspike.engine.latest_checkpoint import resume_from_latest
 from mmspike.engine.preflight import preflight
+from mmspike.engine.weights import unwrap
+from mmspike.layers.init_log import use_init_log
 from mmspike.quiet import is_worth_reading
 
 
@@ -82,6 +84,7 @@ def main() -> None:
         start_processes(cfg)
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
         runner.logger.addFilter(is_worth_reading)
+        use_init_log(unwrap(runner.model))
         runner.train()
 
 
