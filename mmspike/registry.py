@@ -22,8 +22,7 @@ _config_utils.MODULE2PACKAGE.setdefault("mmspike", "mmspike")
 # module is found under its own name.
 _config_utils.MODULE2PACKAGE["mmseg"] = "mmseg"
 
-_NOWHERE = ["mmspike.registry"]
-"""Where the scope itself has nothing. Without a place, mmengine says that it is not installed."""
+_HERE = [__name__]  # of registries with nothing to load: without locations, mmengine warns
 
 MODELS = Registry(
     "model",
@@ -33,13 +32,13 @@ MODELS = Registry(
 )
 DET_MODELS = Registry("det model", parent=MODELS, scope="det", locations=["mmspike.det"])
 SEG_MODELS = Registry("seg model", parent=MODELS, scope="seg", locations=["mmspike.seg"])
-TASK_UTILS = Registry("task util", parent=_MMENGINE_TASK_UTILS, scope="mmspike", locations=_NOWHERE)
+TASK_UTILS = Registry("task util", parent=_MMENGINE_TASK_UTILS, scope="mmspike", locations=_HERE)
 DET_TASK_UTILS = Registry(
     "det task util", parent=TASK_UTILS, scope="det", locations=["mmspike.det"]
 )
-METRICS = Registry("metric", parent=_MMENGINE_METRICS, scope="mmspike", locations=_NOWHERE)
+METRICS = Registry("metric", parent=_MMENGINE_METRICS, scope="mmspike", locations=_HERE)
 SEG_METRICS = Registry("seg metric", parent=METRICS, scope="seg", locations=["mmspike.seg"])
-TRANSFORMS = Registry("transform", parent=_MMENGINE_TRANSFORMS, scope="mmspike", locations=_NOWHERE)
+TRANSFORMS = Registry("transform", parent=_MMENGINE_TRANSFORMS, scope="mmspike", locations=_HERE)
 SEG_TRANSFORMS = Registry(
     "seg transform", parent=TRANSFORMS, scope="seg", locations=["mmspike.seg"]
 )

@@ -61,6 +61,8 @@ def predict_and_draw(args: argparse.Namespace, out: Path) -> str:
         What was found, in a few words.
     """
     cfg = read_config_file("image_demo", args.config, args.cfg_options)
+    if "visualizer" in cfg:
+        cfg.visualizer.vis_backends = None  # of a run, which have a folder
     try:
         sample, dataset_meta = predict(args, cfg)
     except CheckpointError:
@@ -68,8 +70,7 @@ def predict_and_draw(args: argparse.Namespace, out: Path) -> str:
     except ValueError as error:
         raise SystemExit(f"image_demo: {error}") from error
     own = _VISUALIZERS["pred_sem_seg" in sample]
-    config = {"type": own, **cfg.get("visualizer", {}), "name": "image_demo", "vis_backends": None}
-    visualizer = VISUALIZERS.build(config)
+    visualizer = VISUALIZERS.build({"name": "image_demo", "type": own, **cfg.get("visualizer", {})})
     visualizer.dataset_meta = dataset_meta
     image = mmcv.imread(args.image, channel_order="rgb")
     options = {"draw_gt": False, "out_file": str(out)}
