@@ -3,6 +3,7 @@
 #   make demo      the same with a detector; compiles mmcv's operators first, if that was not done
 #   make test      install if needed, operators too, lint, run the tests
 #   make gpu       on a machine with a GPU: its tests, and the table in docs/benchmarks.md, in four minutes
+#   make coverage  which lines no test runs
 #   make sanitize  the kernels' tests, and random shapes, under gcc's sanitizers
 #   make docs      the documentation as a site, into build/site
 # TORCH names what pip installs first; give your CUDA build there (see docs/getting_started.md).
@@ -16,7 +17,7 @@ OPERATORS_STAMP := $(VENV)/.installed-operators
 DEMO := work_dirs/demo
 DEMO_SEG := work_dirs/demo-seg
 
-.PHONY: install install-full demo demo-seg test gpu lint sanitize docs clean
+.PHONY: install install-full demo demo-seg test gpu lint coverage sanitize docs clean
 install: $(STAMP)
 	@$(BIN)/python tools/check_install.py
 
@@ -64,10 +65,14 @@ demo-seg: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # A process for every core; a file's tests stay in one of them and share what they set up.
 test: install-full lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+coverage: install
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term-missing:skip-covered
 
 # GPU_PYTHON: a Python with the stack and a CUDA build of torch, if that is not .venv's.
 GPU_PYTHON ?= $(BIN)/python

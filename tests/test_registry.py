@@ -18,6 +18,7 @@ def run_python(code: str) -> str:
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=ROOT
     )
     assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
     return result.stdout
 
 
@@ -34,7 +35,7 @@ def test_backbone_and_neck_work_without_hosts_compiled_ops_and_gpu_packages():
 
         sys.meta_path.insert(0, Absent())
         import mmspike
-        assert not any(m.split(".")[0] in ("torch", "mmengine") for m in sys.modules), "heavy"
+        assert "torch" not in sys.modules
         import torch
         from mmengine.registry import MODELS
 

@@ -17,6 +17,8 @@ MAY_IMPORT = {  # rooms that a room's files may import, beside itself and those
     "archs": (),
     "installed": (),
     "registry": (),
+    "published": ("registry",),
+    "quiet": (),
     "native": (),
     "neurons": ("registry", "native"),
     "layers": ("neurons", "fused", "registry"),

@@ -86,6 +86,8 @@ def predict_and_draw(args: argparse.Namespace, out: Path) -> str:
         What was found, in a few words.
     """
     cfg = read_config_file("image_demo", args.config, args.cfg_options)
+    if "visualizer" in cfg:
+        cfg.visualizer.vis_backends = None  # of a run, which have a folder
     try:
         sample, dataset_meta = predict(args, cfg)
     except CheckpointError:

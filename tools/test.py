@@ -17,6 +17,7 @@ from mmspike.engine.testing import (
     show_predictions,
 )
 from mmspike.engine.weights import keep_runner_from_loading, load_for_test
+from mmspike.quiet import is_worth_reading
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,6 +56,7 @@ def main() -> None:
     with checkpoints_from_outside():
         start_processes(cfg)
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+        runner.logger.addFilter(is_worth_reading)
         # --tta leaves a mask head out
         load_for_test(runner, args.checkpoint, deploy=args.deploy, allow_unexpected=args.tta)
         runner.test()

@@ -6,15 +6,20 @@ import argparse
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmspike.engine.command_line import checkpoints_from_outside, make_parser, read_config
+from mmspike.engine.configs import type_name
 from mmspike.engine.default_hooks import add_default_hooks
 from mmspike.engine.distributed import start_processes
 from mmspike.engine.errors import errors_in_words
 from mmspike.engine.latest_checkpoint import resume_from_latest
 from mmspike.engine.preflight import preflight
+from mmspike.engine.weights import unwrap
+from mmspike.layers.init_log import use_init_log
+from mmspike.quiet import is_worth_reading
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,11 +46,18 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Write the options of training into the config.
 
     Raises:
-        SystemExit: If ``--auto-scale-lr`` is asked of a config that does not say from what.
+        SystemExit: If mixed precision is asked for without a GPU, or ``--auto-scale-lr`` of a
+            config that does not say from what.
     """
     if args.amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+    if type_name(cfg.get("optim_wrapper")) == "AmpOptimWrapper" and get_device() == "cpu":
+        asked = "--amp" if args.amp else f"{cfg.filename}: optim_wrapper.type=AmpOptimWrapper"
+        raise SystemExit(
+            f"{asked}: mmengine trains in mixed precision on a GPU alone, and torch finds none "
+            "here; leave it out" + ("" if args.amp else " (optim_wrapper.type=OptimWrapper)")
+        )
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise SystemExit(
@@ -71,6 +83,8 @@ def main() -> None:
         resume_from_latest(cfg)
         start_processes(cfg)
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+        runner.logger.addFilter(is_worth_reading)
+        use_init_log(unwrap(runner.model))
         runner.train()
 
 

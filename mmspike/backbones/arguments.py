@@ -45,7 +45,7 @@ def check_arguments(
         refuse_unless(ok, _NAME, "out_indices", expected, out_indices)
     ok = is_count(frozen_stages, -1) and frozen_stages <= 4
     refuse_unless(ok, _NAME, "frozen_stages", "a number from -1 (none) to 4", frozen_stages)
-    ok = isinstance(drop_path_rate, Real) and 0 <= drop_path_rate < 1
+    ok = isinstance(drop_path_rate, Real) and 0 <= float(drop_path_rate) < 1
     refuse_unless(ok, _NAME, "drop_path_rate", "a number in [0, 1)", drop_path_rate)
     check_norm(_NAME, norm_cfg, running=True)
 
@@ -93,7 +93,7 @@ def read_arch(arch: str | dict[str, Any], stages: int) -> Arch:
     """The size that ``arch`` names."""
     keys = {"embed_dims", "num_heads"}
     if isinstance(arch, dict) and keys <= set(arch) <= {*keys, "depths"}:
-        read = Arch(**{**arch, "embed_dims": tuple(arch["embed_dims"])})
+        read: Any = Arch(**{**arch, "embed_dims": tuple(arch["embed_dims"])})
     else:
         read = META_SPIKEFORMER.get(arch) if isinstance(arch, str) else None
     expected = (

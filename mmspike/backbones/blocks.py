@@ -31,7 +31,7 @@ class SepConv(nn.Sequential):
     def __init__(
         self, channels: int, norm_cfg: dict[str, Any], neuron_cfg: dict[str, Any] | None
     ) -> None:
-        common = {"norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
+        common: dict[str, Any] = {"norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
         wide = 2 * channels
         super().__init__(
             spike_conv(channels, wide, 1, init_rate=ONE_SIGMA_RATE, **common),
@@ -67,7 +67,11 @@ class ChannelMLP(nn.Sequential):
         norm_cfg: dict[str, Any],
         neuron_cfg: dict[str, Any] | None,
     ) -> None:
-        common = {"bias": kernel_size == 1, "norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
+        common: dict[str, Any] = {
+            "bias": kernel_size == 1,
+            "norm_cfg": norm_cfg,
+            "neuron_cfg": neuron_cfg,
+        }
         super().__init__(
             spike_conv(channels, 4 * channels, kernel_size, init_rate=ONE_SIGMA_RATE, **common),
             spike_conv(4 * channels, channels, kernel_size, **common),

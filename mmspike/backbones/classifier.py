@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmspike.backbones.meta_spikeformer import MetaSpikeFormer
 from mmspike.checkpoints.loading import init_weights
+from mmspike.layers.init_log import InitLog
 from mmspike.layers.time import mean_over_time
 from mmspike.neurons import build_neuron
 from mmspike.registry import MODELS
 
 
 @MODELS.register_module()
-class MetaSpikeFormerClassifier(BaseModule):
+class MetaSpikeFormerClassifier(InitLog):
     """The published classifier: average over the image, neuron, linear, average over time.
 
     Args:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -34,6 +33,7 @@ from mmspike.checkpoints.loading import init_weights
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.checks import is_doubling
 from mmspike.layers.conv import ONE_SIGMA_RATE, spike_conv, spread_biases
+from mmspike.layers.init_log import InitLog
 from mmspike.layers.time import ordinary_map
 from mmspike.neurons import build_neuron
 from mmspike.registry import MODELS
@@ -47,7 +47,7 @@ CONV_STAGES = 3
 
 
 @MODELS.register_module()
-class MetaSpikeFormer(BaseModule):
+class MetaSpikeFormer(InitLog):
     """Meta-SpikeFormer as a backbone for dense prediction.
 
     Args:
@@ -260,7 +260,7 @@ def _build_stages(
     norm_cfg: dict[str, Any],
 ) -> nn.ModuleList:
     """Build the stem and the four stages."""
-    common = {"norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
+    common: dict[str, Any] = {"norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
     widths = _widths(arch)
 
     def block(stage: int, index: int) -> Block:
@@ -275,7 +275,7 @@ def _build_stages(
     stages = nn.ModuleList()
     index = 0
     for i, (width, stride, depth) in enumerate(zip(widths, STRIDES, arch.depths, strict=True)):
-        options = {"stride": stride, "bias": True, "norm_cfg": norm_cfg}
+        options: dict[str, Any] = {"stride": stride, "bias": True, "norm_cfg": norm_cfg}
         if i == 0:
             down = spike_conv(in_channels, width, 7, neuron_cfg=False, **options)
             spread_biases(down.norm, build_neuron(neuron_cfg))

@@ -71,7 +71,7 @@ def sort_checkpoint(file: CheckpointFile, prefix: str = "") -> Source:
     outside = [k for k in tensors if not k.startswith((root, *of_heads))]
     others = [k for k in mine if k not in names and k not in heads]
     unknown = [k for k in others if is_part or k.startswith(_ROOTS)]
-    reshaped = [translate_key(k) for k in names if mine[k].dim() == 3] if published else []
+    flat = [translate_key(k) for k in names if mine[k].dim() == 3] if published else []
     format_ = _describe(bool(published), is_part, bool(heads), container)
     if not prefix:  # where the user has not said which
         format_ += " of averaged weights" if any(k in _COUNTS for k in outside) else ""
@@ -82,7 +82,7 @@ def sort_checkpoint(file: CheckpointFile, prefix: str = "") -> Source:
         heads=heads,
         unknown=unknown,
         ignored=[k for k in others if k not in unknown] + outside,
-        reshaped=reshaped,
+        reshaped=[name for name in flat if name is not None],
     )
 
 
@@ -96,7 +96,8 @@ def shorten(names: Iterable[str], most: int = 3) -> str:
 def arch_of(backbone: Mapping[str, Tensor]) -> list[int] | None:
     """The widths of the four stages that a backbone's tensors have, if all are there."""
     weights = [backbone.get(f"stages.{i}.downsample.layer.weight") for i in range(1, 5)]
-    return None if any(w is None for w in weights) else [w.size(0) for w in weights]
+    there = [w for w in weights if w is not None]
+    return [w.size(0) for w in there] if len(there) == len(weights) else None
 
 
 def find_tensors(file: CheckpointFile) -> tuple[dict[str, Tensor], str | None]:

@@ -130,13 +130,13 @@ def to_upstream_key(name: str) -> str | None:
     stage, part, layer, tensor = match.groups()
     blocks = "conv" if int(stage) <= 2 else "attention"
     kind = "downsample" if part == "downsample" else blocks
-    layer = _UPSTREAM_LAYERS[kind].get(layer)
-    module = f"stages.{stage}.{part}"
+    theirs = _UPSTREAM_LAYERS[kind].get(layer)
+    ours = f"stages.{stage}.{part}"
     if kind == "attention":
-        module, index = module.rsplit(".", 1)
-        layer = layer and f"{index}.{layer}"
-    module = _UPSTREAM_MODULES.get(module)
-    return f"{module}.{layer}.{tensor}" if module and layer else None
+        ours, index = ours.rsplit(".", 1)
+        theirs = theirs and f"{index}.{theirs}"
+    module = _UPSTREAM_MODULES.get(ours)
+    return f"{module}.{theirs}.{tensor}" if module and theirs else None
 
 
 def to_upstream_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

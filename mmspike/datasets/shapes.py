@@ -156,7 +156,7 @@ def _write_split(
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
     (root / split).mkdir()
-    images, annotations = [], []
+    images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
     for i in range(count):
         image, shapes = draw_scene(np.random.default_rng([settings.seed, index, i]), settings)
         name = f"{i:06d}.png"

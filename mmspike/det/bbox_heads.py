@@ -39,8 +39,8 @@ class SpikeConvFCBBoxHead(ConvFCBBoxHead):
         del self.relu
         if init_cfg is None:  # mmdet's, less its Xavier, which a norm's vectors refuse
             self.init_cfg = [c for c in self.init_cfg if c["type"] != "Xavier"]
-        self.cls_neuron = build_neuron(neuron_cfg) if self.with_cls else None
-        self.reg_neuron = build_neuron(neuron_cfg) if self.with_reg else None
+        self.cls_neuron: Any = build_neuron(neuron_cfg) if self.with_cls else None
+        self.reg_neuron: Any = build_neuron(neuron_cfg) if self.with_reg else None
 
     def _add_conv_fc_branch(
         self, *args: Any, **kwargs: Any
@@ -49,7 +49,7 @@ class SpikeConvFCBBoxHead(ConvFCBBoxHead):
         norm_cfg = self.norm_cfg
         flat = {"BN": "BN1d", "BN2d": "BN1d"}
         flat_norm_cfg = {**norm_cfg, "type": flat.get(norm_cfg["type"], norm_cfg["type"])}
-        common = {"neuron_cfg": self.neuron_cfg, "init_rate": ONE_SIGMA_RATE}
+        common: dict[str, Any] = {"neuron_cfg": self.neuron_cfg, "init_rate": ONE_SIGMA_RATE}
         convs = [SpikeLayer(m.conv, m.norm, **common) for m in convs]
         fcs = [SpikeLayer(m, build_norm(flat_norm_cfg, m.out_features), **common) for m in fcs]
         return nn.ModuleList(convs), nn.ModuleList(fcs), dim

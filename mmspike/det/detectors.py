@@ -14,6 +14,7 @@ from mmspike.layers.checks import (
     expect_sequences_where_read,
     is_doubling,
 )
+from mmspike.layers.init_log import InitLog
 from mmspike.neurons import default_neuron
 from mmspike.registry import DET_MODELS
 
@@ -34,7 +35,7 @@ def check_detector(detector: nn.Module) -> None:
     neck = getattr(neck, "neck", neck)  # the one inside of a PerStepNeck
     strides = getattr(neck, "out_strides", None) or _strides_of_ordinary(neck, backbone)
     expect_sequences_where_read(detector)
-    if strides is None:
+    if neck is None or strides is None:
         return
     for name in ("rpn_head", "bbox_head"):
         head = getattr(detector, name, None)
@@ -82,7 +83,7 @@ def _parts(roi_head: nn.Module | None, name: str) -> list[nn.Module]:
     return list(part) if isinstance(part, nn.ModuleList) else [part]
 
 
-class Checked:
+class Checked(InitLog):
     """Mixin for any detector of mmdet's: one neuron for all parts, and a check when it is built."""
 
     def __init__(self, *args: Any, neuron_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:

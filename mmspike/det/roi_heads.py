@@ -24,15 +24,18 @@ class BatchFirst:
 
     def forward(self, x: Sequence[Tensor], *args: Any, **kwargs: Any) -> tuple:
         """See mmdet; ``x`` is one ``[T, B, C, H, W]`` per level."""
-        return super().forward(tuple(map(swap_time_and_batch, x)), *args, **kwargs)
+        x = tuple(map(swap_time_and_batch, x))
+        return super().forward(x, *args, **kwargs)  # type: ignore[misc]
 
     def loss(self, x: Sequence[Tensor], *args: Any, **kwargs: Any) -> dict:
         """See mmdet; ``x`` is one ``[T, B, C, H, W]`` per level."""
-        return super().loss(tuple(map(swap_time_and_batch, x)), *args, **kwargs)
+        x = tuple(map(swap_time_and_batch, x))
+        return super().loss(x, *args, **kwargs)  # type: ignore[misc]
 
     def predict(self, x: Sequence[Tensor], *args: Any, **kwargs: Any) -> list:
         """See mmdet; ``x`` is one ``[T, B, C, H, W]`` per level."""
-        return super().predict(tuple(map(swap_time_and_batch, x)), *args, **kwargs)
+        x = tuple(map(swap_time_and_batch, x))
+        return super().predict(x, *args, **kwargs)  # type: ignore[misc]
 
 
 @DET_MODELS.register_module()

@@ -263,7 +263,8 @@ def measure(
     model.eval()
     try:
         with torch.no_grad(), EnergyCounter(model, conventions) as counter:
-            tasks = track_iter_progress((batches, len(batches))) if progress else batches
+            sized: Any = batches
+            tasks = track_iter_progress((sized, len(sized))) if progress else batches
             for batch in tasks:
                 if isinstance(batch, Tensor):
                     if batch.dim() == 3:

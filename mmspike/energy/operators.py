@@ -77,8 +77,8 @@ def count_operator(
     macs = flop_registry[op](*args, **kwargs, out_val=out) / 2
     operands = [args[i] for i in OPERANDS.get(op, ())]
     origins = [known[x] for x in operands]
-    kind = {aten.mm: "linear", aten.addmm: "linear", aten.bmm: "matmul", aten.baddbmm: "matmul"}
-    kind = kind.get(op, str(op).removeprefix("aten."))
+    kinds = {aten.mm: "linear", aten.addmm: "linear", aten.bmm: "matmul", aten.baddbmm: "matmul"}
+    kind = kinds.get(op, str(op).removeprefix("aten."))
     spiking = [(x, p) for x, p in zip(operands, origins, strict=True) if p and p.is_spikes]
     if not spiking:
         return OpCount(kind, macs, max([p.time_steps for p in origins if p] or [1]))
@@ -118,7 +118,7 @@ def count_convolution(
         weighted = weighted * r.to(x.device).view(-1, *[1] * (len(reach) - axis - 1))
     synops = [out_channels * s for s in sum_per_step(weighted, p)]
     if p.is_averaged:  # the steps are known by their share alone, their sum exactly
-        total, spikes = round(sum(synops)), count.spikes
+        total, spikes = round(sum(synops)), count.spikes or []
         synops = [total * s / (sum(spikes) or 1) for s in spikes]
     count.synops = synops
     return count

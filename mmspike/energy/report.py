@@ -58,7 +58,7 @@ class LayerRow:
         self.calls += 1
         self.macs += count.macs / count.time_steps
         self.executed += count.macs
-        if count.synops is not None:
+        if count.spikes is not None and count.synops is not None:
             self.spikes = add_per_step(self.spikes, count.spikes)
             self.synops = add_per_step(self.synops, count.synops)
             self.inputs += count.inputs

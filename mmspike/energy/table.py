@@ -67,7 +67,7 @@ def _layer_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _sum_cells(name: str, sums: dict[str, float | None]) -> list[str]:
+def _sum_cells(name: str, sums: dict[str, Any]) -> list[str]:
     return [
         name,
         f"{sums['macs'] / 1e9:.4f}",

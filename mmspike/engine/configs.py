@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, Registry, init_default_scope
+from mmengine.registry import DATASETS, MODELS, DefaultScope, Registry
 
 _HOSTS = ("mmdet", "mmseg")
+_numbers = count()
 
 
 def type_name(cfg: Any) -> str:
@@ -38,8 +40,10 @@ def use_scope(cfg: Config) -> None:
     ``None`` is for configs that name classes; each host then looks up its own names by itself.
     """
     scope = cfg.get("default_scope", "mmspike")
-    if scope is not None:
-        init_default_scope(scope)
+    current = DefaultScope.get_current_instance()
+    if scope is not None and (current is None or current.scope_name != scope):
+        # by a new name: mmengine's init_default_scope warns of every return to a scope
+        DefaultScope.get_instance(f"mmspike-{next(_numbers)}", scope_name=scope)
 
 
 def host_of(cfg: Config) -> str:

@@ -46,8 +46,7 @@ class CudaGraphHook(Hook):
 
     def before_val(self, runner: Runner) -> None:
         """As for a training; weights may be others than at the last validation."""
-        self._install(runner)
-        self.features.forget_inference()
+        self._install(runner).forget_inference()
 
     def before_test(self, runner: Runner) -> None:
         """See :meth:`before_val`."""
@@ -55,7 +54,7 @@ class CudaGraphHook(Hook):
 
     def after_val(self, runner: Runner) -> None:
         """Give the memory back."""
-        self.features.forget_inference()
+        self._install(runner).forget_inference()
 
     def after_train(self, runner: Runner) -> None:
         """Leave the model as it was."""
@@ -65,16 +64,17 @@ class CudaGraphHook(Hook):
         """Leave the model as it was."""
         self._remove(runner)
 
-    def _install(self, runner: Runner) -> None:
+    def _install(self, runner: Runner) -> GraphedFeatures:
         model = _unwrapped(runner.model)
         if self.features is not None:
-            return
+            return self.features
         if not callable(getattr(model, "extract_feat", None)):
             raise ValueError(
                 f"CudaGraphHook: {type(model).__name__} has no extract_feat(images), as mmdet's "
                 "detectors and mmseg's segmentors have"
             )
         self.features = model.extract_feat = GraphedFeatures(model, **self.options)
+        return self.features
 
     def _remove(self, runner: Runner) -> None:
         vars(_unwrapped(runner.model)).pop("extract_feat", None)

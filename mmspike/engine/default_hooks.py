@@ -6,6 +6,11 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import DefaultScope
+
+from mmspike.engine.configs import find_class
+from mmspike.registry import HOOKS
 
 DEFAULT_HOOKS: tuple[str, ...] = (
     "mmspike.FitHook",
@@ -27,6 +32,7 @@ def add_default_hooks(cfg: Config) -> None:
     Args:
         cfg: Config of a training; changed in place.
     """
+    _name_scopes(cfg)
     custom = list(cfg.get("custom_hooks") or [])
     given = {_name(hook) for hook in [*custom, *(cfg.get("default_hooks") or {}).values()]}
     missing = [name for name in DEFAULT_HOOKS if name.rpartition(".")[2] not in given]
@@ -41,6 +47,17 @@ def add_default_hooks(cfg: Config) -> None:
         cfg.default_hooks.checkpoint = {**checkpoint, "type": CHECKPOINT_HOOK}
 
 
+def _name_scopes(cfg: Config) -> None:
+    """Write the scope in front of hooks of ours that are named without; a host's come first."""
+    HOOKS.import_from_location()
+    hooks = [*(cfg.get("custom_hooks") or []), *(cfg.get("default_hooks") or {}).values()]
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+        for hook in hooks:
+            kind = hook.get("type") if isinstance(hook, dict) else None
+            if kind in HOOKS.module_dict and find_class(MMENGINE_HOOKS, hook) is None:
+                hook["type"] = f"mmspike.{kind}"
+
+
 def _name(hook: Any) -> str:
     """Name of a hook's class, without the scope; its type may be a name or a class."""
     kind = hook.get("type") if isinstance(hook, dict) else type(hook)
@@ -49,6 +66,7 @@ def _name(hook: Any) -> str:
 
 def add_test_hooks(cfg: Config) -> None:
     """Add to a config the hook that says what runs fused; changed in place."""
+    _name_scopes(cfg)
     custom = list(cfg.get("custom_hooks") or [])
     if "FusedReportHook" not in map(_name, custom):
         cfg.custom_hooks = [*custom, {"type": "mmspike.FusedReportHook"}]

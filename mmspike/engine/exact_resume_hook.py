@@ -70,7 +70,7 @@ class ExactResumeHook(Hook):
             self._done = self._batches_done(runner)
             self._batches.first = runner.epoch * len(loop.dataloader) + self._done
         else:
-            self._skip(runner)
+            self._skip(runner, self._batches)
         self._restore(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -108,7 +108,7 @@ class ExactResumeHook(Hook):
                 f"{counts} iterations"
             )
 
-    def _skip(self, runner: Runner) -> None:
+    def _skip(self, runner: Runner, batches: SeededBatches) -> None:
         """Leave out batches in the place of mmengine, which may load them, and numbers none."""
         iterator = runner.train_loop.dataloader_iterator
         sampler = _sampler(runner.train_loop.dataloader)
@@ -118,8 +118,8 @@ class ExactResumeHook(Hook):
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(iterator._epoch)
 
-        self._batches.first = runner.iter
-        self._batches.next_epoch = next_epoch
+        batches.first = runner.iter
+        batches.next_epoch = next_epoch
         iterator.skip_iter = lambda count: None
 
     def _batches_done(self, runner: Runner) -> int:

@@ -103,8 +103,9 @@ def _say_what_fits(runner: Runner, checkpoint: Mapping[str, Any], file: str) -> 
 
 
 def _misfits(runner: Runner, checkpoint: Mapping[str, Any]) -> Iterator[str]:
-    parts = ("state_dict", "optimizer", "meta", "message_hub")
-    parts += ("param_schedulers",) if runner.param_schedulers is not None else ()
+    parts = ["state_dict", "optimizer", "meta", "message_hub"]
+    if runner.param_schedulers is not None:
+        parts.append("param_schedulers")
     missing = [part for part in parts if part not in checkpoint]
     if missing:
         yield f"it holds no {', '.join(missing)}: these are not all of a run"

@@ -85,4 +85,6 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _key(path: Path) -> tuple[str, int]:
     match = _NUMBERED.fullmatch(path.name)
+    if match is None:
+        raise ValueError(f"{path} has no number")
     return match[1], int(match[2])

@@ -47,7 +47,8 @@ class MergedGroupsConstructor(DefaultOptimWrapperConstructor):
         for group in params:
             factor = scale(names[id(group["params"][0])])
             if factor != 1.0:
-                group["lr"] = group.get("lr", self.base_lr) * factor
+                rate: Any = group.get("lr", self.base_lr)
+                group["lr"] = rate * factor
         params[:] = _merge(params)
         for group in params:
             settings = {k: v for k, v in group.items() if k != "params"}
@@ -105,7 +106,7 @@ class LayerDecayConstructor(MergedGroupsConstructor):
     def lr_scale(self, module: nn.Module) -> Callable[[str], float]:
         """The factor of the learning rate as a function of a parameter's name."""
         of_part, rate = super().lr_scale(module), self.paramwise_cfg["layer_decay_rate"]
-        backbone = getattr(module, "backbone", None)
+        backbone: Any = getattr(module, "backbone", None)
         if not hasattr(backbone, "get_layer_depth"):
             raise ValueError(
                 f"LayerDecayConstructor: {type(backbone).__name__} has no get_layer_depth, which "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mmspike.energy.firing_rate import FiringRateMonitor
+from mmspike.energy.firing_rate import FiringRateMonitor, NeuronRow
 from mmspike.registry import HOOKS
 
 
@@ -60,7 +61,7 @@ class SpikeStatsHook(Hook):
         if self._monitor is None:
             return
         self._monitor.close()
-        rates = self._reduce(_unwrapped(runner.model))
+        rates = self._reduce(self._monitor.rows, _unwrapped(runner.model))
         self._monitor = None
         if not rates:
             return
@@ -77,9 +78,8 @@ class SpikeStatsHook(Hook):
             self._monitor.close()
             self._monitor = None
 
-    def _reduce(self, model: torch.nn.Module) -> dict[str, float]:
+    def _reduce(self, rows: Sequence[NeuronRow], model: torch.nn.Module) -> dict[str, float]:
         """Mean rate of every neuron that any process called, in units of its levels."""
-        rows = self._monitor.rows
         counts = torch.tensor(
             [[sum(row.spikes) / row.levels, row.outputs * row.time_steps] for row in rows],
             dtype=torch.float64,

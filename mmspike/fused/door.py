@@ -76,7 +76,8 @@ def _engine_for(layers: Sequence[SpikingLayer], x_seq: Tensor) -> Engine | None:
     noted = _reasons.get()
     if noted is not None:
         for layer in layers:
-            noted[layer.layer] = reason or engine.why_not_fused(layer, x_seq)
+            why = reason if engine is None else reason or engine.why_not_fused(layer, x_seq)
+            noted[layer.layer] = why
     return engine
 
 

@@ -50,7 +50,7 @@ def _why_not_module(module: nn.Module, grad: bool) -> str | None:
         return "is compiled"
     if not module.training:
         return None
-    chance, synchronised = _traits_of(type(module))
+    chance, synchronised = _traits_of(type(module))  # type: ignore[arg-type]
     if chance and getattr(module, chance):
         return "draws random numbers"
     own = vars(module)
@@ -66,7 +66,7 @@ def _traits_of(kind: type) -> tuple[str | None, bool]:
     """The attribute with the chance at which modules of a class drop, and if they synchronise."""
     chances = {DropPath: "drop_prob", _DropoutNd: "p"}
     found = [name for known, name in chances.items() if issubclass(kind, known)]
-    return (found or [None])[0], issubclass(kind, nn.SyncBatchNorm)
+    return next(iter(found), None), issubclass(kind, nn.SyncBatchNorm)
 
 
 def _is_distributed() -> bool:

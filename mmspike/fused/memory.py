@@ -127,7 +127,7 @@ class ByteEngine:
         spikes = attention.neuron(x_seq)
         with saving(spikes, attention.neuron):
             qkv = [
-                neuron(per_step(lambda s, conv=conv, norm=norm: norm(conv(s)), spikes))
+                neuron(per_step(lambda s, c=conv, n=norm: n(c(s)), spikes))  # type: ignore[misc]
                 for conv, norm, neuron in attention.projections()
             ]
         if len(qkv) == 1:

@@ -27,9 +27,17 @@ def unknown() -> None:
 class SpikingLayer(Protocol):
     """``norm(layer(neuron(x)))``, step by step; ``layer`` reads spikes."""
 
-    neuron: nn.Module
-    layer: nn.Module
-    norm: nn.Module
+    @property
+    def neuron(self) -> nn.Module:
+        """Makes spikes of membrane potentials."""
+
+    @property
+    def layer(self) -> nn.Module:
+        """The weights."""
+
+    @property
+    def norm(self) -> nn.Module:
+        """Normalises what they give."""
 
 
 class Link(NamedTuple):
@@ -110,7 +118,10 @@ class Engine(Protocol):
     """
 
     name: str
-    device: str | None
+
+    @property
+    def device(self) -> str | None:
+        """See above."""
 
     def why_not(self, x_seq: Tensor) -> str | None:
         """Why it does not take this input; ``None`` if it does."""

@@ -166,7 +166,7 @@ class SpikeDrivenSelfAttention(Deployable):
             return y_seq
         s = self.neuron(x_seq)  # spikes
         q, k, v = (
-            neuron(per_step(lambda s, conv=conv, norm=norm: norm(conv(s)), s))
+            neuron(per_step(lambda s, c=conv, n=norm: n(c(s)), s))  # type: ignore[misc]
             for conv, norm, neuron in self.projections()
         )
         s = self.attn_neuron(self.mix(q, k, v))

@@ -29,7 +29,7 @@ def is_doubling(strides: Sequence[int]) -> bool:
     return all(b == 2 * a for a, b in pairwise(strides))
 
 
-def expect_neck_fits(backbone: nn.Module, neck: nn.Module | None) -> None:
+def expect_neck_fits(backbone: nn.Module, neck: Any) -> None:
     """Check that a neck takes the maps that a backbone gives, as far as both tell.
 
     Raises:

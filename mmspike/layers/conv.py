@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -85,7 +85,7 @@ class SpikeLayer(Deployable):
         self,
         layer: nn.Module,
         norm: nn.Module,
-        neuron_cfg: dict[str, Any] | bool | None = None,
+        neuron_cfg: dict[str, Any] | Literal[False] | None = None,
         init_rate: float | None = None,
     ) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ def spike_conv(
     stride: int = 1,
     bias: bool = False,
     norm_cfg: dict[str, Any],
-    neuron_cfg: dict[str, Any] | bool | None = None,
+    neuron_cfg: dict[str, Any] | Literal[False] | None = None,
     init_rate: float | None = None,
 ) -> SpikeLayer:
     """A convolution, padded by half its kernel, as a :class:`SpikeLayer`."""

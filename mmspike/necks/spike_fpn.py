@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmspike.layers.arguments import are_counts, check_norm, is_count, refuse_unless
 from mmspike.layers.conv import ONE_SIGMA_RATE, spike_conv
+from mmspike.layers.init_log import InitLog
 from mmspike.layers.time import ordinary_map, per_step
 from mmspike.registry import MODELS
 
@@ -18,7 +18,7 @@ _EXTRA_SOURCES = ("on_input", "on_lateral", "on_output")
 
 
 @MODELS.register_module()
-class SpikeFPN(BaseModule):
+class SpikeFPN(InitLog):
     """Feature pyramid network on spike sequences, with one level per distinct stride.
 
     Every arrow of weights is ``neuron, convolution, norm``; potentials (real values) are summed.
@@ -86,7 +86,7 @@ class SpikeFPN(BaseModule):
         self.num_levels = len(strides)
         self.out_strides = [strides[0] * 2**i for i in range(num_outs)]
 
-        common = {
+        common: dict[str, Any] = {
             "norm_cfg": norm_cfg or {"type": "BN"},
             "neuron_cfg": neuron_cfg,
             "init_rate": ONE_SIGMA_RATE,
@@ -209,8 +209,8 @@ class SpikeFPN(BaseModule):
             conv(x) if i in self._outs else None
             for i, (conv, x) in enumerate(zip(self.fpn_convs, sums, strict=True))
         ]
-        source = {"on_input": inputs[-1], "on_lateral": sums[-1]}.get(
-            self.add_extra_convs, outs[-1]
+        source: Any = {"on_input": inputs[-1], "on_lateral": sums[-1]}.get(
+            str(self.add_extra_convs), outs[-1]
         )
         for i in range(self._extras):
             source = self.extra_convs[i](source) if self.extra_convs else source[..., ::2, ::2]

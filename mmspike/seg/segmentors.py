@@ -8,6 +8,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from torch import nn
 
 from mmspike.layers.checks import expect, expect_neck_fits
+from mmspike.layers.init_log import InitLog
 from mmspike.necks import SpikeFPN
 from mmspike.neurons import default_neuron
 from mmspike.registry import SEG_MODELS
@@ -28,7 +29,7 @@ def check_segmentor(segmentor: nn.Module) -> None:
     expect_neck_fits(backbone, neck)
     head = segmentor.decode_head
     strides = getattr(neck, "out_strides", None)
-    if strides is None or not hasattr(head, "feature_strides"):
+    if neck is None or strides is None or not hasattr(head, "feature_strides"):
         return
     what = "the strides of the neck's levels in decode_head.in_index"
     expect("decode_head.feature_strides", head.feature_strides, what, pick(strides, head.in_index))
@@ -55,7 +56,7 @@ def levels_read(segmentor: nn.Module) -> set[int]:
 
 
 @SEG_MODELS.register_module()
-class SpikeEncoderDecoder(EncoderDecoder):
+class SpikeEncoderDecoder(InitLog, EncoderDecoder):
     """mmseg's encoder and decoder whose parts are checked against one another when built.
 
     Levels of a :class:`~mmspike.necks.SpikeFPN` that no head reads are not computed, and what makes

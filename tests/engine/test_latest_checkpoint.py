@@ -7,7 +7,8 @@ import shutil
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.registry import HOOKS
 
 from mmspike.checkpoints import CheckpointError
 from mmspike.engine.default_hooks import add_default_hooks
@@ -143,3 +144,27 @@ def test_default_hooks_are_added_once_and_nothing_is_replaced_but_mmengines():
     without = Config({"default_hooks": {"checkpoint": None}})
     add_default_hooks(without)
     assert without.default_hooks.checkpoint is None
+
+
+@pytest.mark.parametrize("scope", ["mmdet", "mmseg", None])
+def test_hooks_of_ours_are_found_by_their_bare_names(scope):
+    hooks = [{"type": "FiniteHook", "max_skipped": 3}, {"type": "CheckInvalidLossHook"}]
+    cfg = Config({"default_scope": scope, "custom_hooks": hooks})
+    add_default_hooks(cfg)
+    types = [hook["type"] for hook in cfg.custom_hooks]
+    assert types[:2] == ["mmspike.FiniteHook", "CheckInvalidLossHook"]
+    assert types.count("mmspike.FiniteHook") == 1
+    assert HOOKS.build(cfg.custom_hooks[0]).max_skipped == 3
+
+
+def test_a_hook_of_the_users_comes_before_ours_of_that_name():
+    class FiniteHook(Hook):
+        pass
+
+    cfg = Config({"default_scope": "mmdet", "custom_hooks": [{"type": "FiniteHook"}]})
+    HOOKS.register_module(module=FiniteHook)
+    try:
+        add_default_hooks(cfg)
+    finally:
+        HOOKS.module_dict.pop("FiniteHook")
+    assert cfg.custom_hooks[0].type == "FiniteHook"

@@ -12,6 +12,7 @@ import sys
 from copy import deepcopy
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmspike.engine.preflight import preflight
@@ -295,6 +296,25 @@ def test_hosts_are_not_imported_for_configs_of_neither():
         "assert not {'mmdet', 'mmseg'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("key", ["load_from", "model.backbone.init_cfg.checkpoint"])
+def test_a_checkpoint_that_cannot_be_read_is_named(key, shapes_root, tmp_path):
+    file = tmp_path / "file.pth"
+    torch.save({"state_dict": {"weight": torch.rand(1000)}}, file)
+    whole = file.read_bytes()
+    cfg = read_config(DETECTOR, shapes_root)
+    if key == "load_from":
+        cfg.load_from = str(file)
+    else:
+        cfg.model.backbone.init_cfg = {"type": "Pretrained", "checkpoint": str(file)}
+    preflight(cfg, "train")
+    contents = {"cut off": whole[: len(whole) // 2], "web page": b"<!DOCTYPE html>", "empty": b""}
+    for said, content in contents.items():
+        file.write_bytes(content)
+        problems = problems_of(cfg)
+        assert f"- {key}: checkpoint {file}: " in problems
+        assert said in problems
 
 
 def test_one_process_of_torchrun_checks(shapes_root, monkeypatch):

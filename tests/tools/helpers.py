@@ -41,21 +41,22 @@ TIME_LIMIT = 300
 """Seconds after which a tool is taken to hang."""
 
 
-def run(tool, *args, ok=True):
+def run(tool, *args, ok=True, errors=None):
     """Run ``tools/<tool>`` and return what it prints.
 
     Args:
         tool: The script, relative to ``tools``.
         *args: Its arguments.
         ok: Whether it is to succeed.
+        errors: File that its standard error is added to; ``None`` returns it with the rest.
     """
-    ((text, code),) = run_together(tool, *args)
+    ((text, code),) = run_together(tool, *args, errors=errors)
     assert code >= 0, f"{tool} died of signal {-code}: {text[-6000:]}"
     assert (code == 0) is ok, text[-6000:]
     return text
 
 
-def run_together(tool, *args, environments=({},), file_size=None):
+def run_together(tool, *args, environments=({},), file_size=None, errors=None):
     """Run ``tools/<tool>`` in several processes at once; return what each prints, and its status.
 
     Args:
@@ -63,12 +64,13 @@ def run_together(tool, *args, environments=({},), file_size=None):
         *args: Its arguments.
         environments: A process's additions to the environment, for each process.
         file_size: Bytes beyond which a file cannot be written, as on a full disk.
+        errors: File that their standard error is added to; ``None`` returns it with the rest.
     """
     with tempfile.TemporaryDirectory() as folder:
         outs = [Path(folder) / f"out_{number}.txt" for number in range(len(environments))]
         args = [str(a) for a in args]
         processes = [
-            _PROCESSES.Process(target=_main, args=(tool, args, out, environment, file_size))
+            _PROCESSES.Process(target=_main, args=(tool, args, out, environment, file_size, errors))
             for out, environment in zip(outs, environments, strict=True)
         ]
         for out, process in zip(outs, processes, strict=True):
@@ -99,10 +101,11 @@ def ranks(count=2):
     return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
-def _main(tool, args, out, environment, file_size):
+def _main(tool, args, out, environment, file_size, errors):
     os.setsid()  # a group of its own
     np.random.seed()  # as a process that was not forked has it
     random.seed()
+    multiprocessing.set_start_method(None, force=True)
     os.environ.update(environment)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
@@ -111,6 +114,9 @@ def _main(tool, args, out, environment, file_size):
             stream.flush()
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    if errors is not None:
+        with open(errors, "a") as file:
+            os.dup2(file.fileno(), 2)
     os.chdir(ROOT)
     path = ROOT / "tools" / tool
     sys.argv = [str(path), *args]

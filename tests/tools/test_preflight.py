@@ -7,6 +7,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmspike.engine.configs import merge_options
@@ -250,7 +251,7 @@ def test_training_a_segmentor_ends_before_it_begins(case, shapes_root, maps, wor
 )
 def test_testing_ends_before_it_begins(given, message, shapes_root, work):
     file = work / "any.pth"
-    file.touch()
+    torch.save({"state_dict": {}}, file)
     checkpoint = "no.pth" if "load_from" in message else file
     opts = [*options(shapes_root), given.format(root=shapes_root)]
     refuse("test.py", DETECTOR, [checkpoint, "--work-dir", work], opts, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -82,7 +83,7 @@ def _check_leaf(cfg: Config, part: str, leaf: Leaf, report: Report) -> int | Non
         given = metric.get("ann_file")
         if given is None:
             continue
-        truth = content
+        truth: Any = content
         if not (os.path.exists(given) and os.path.samefile(given, file)):
             truth = coco_format.read_coco(given, f"{key}.ann_file", report)
         if truth is not None:

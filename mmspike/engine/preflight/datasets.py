@@ -97,7 +97,7 @@ def _open(cfg: dict[str, Any], key: str, report: Report) -> Leaf | None:
 
 def _kind(cfg: dict[str, Any]) -> str | None:
     """Which of the hosts' readers a data set uses, told without importing a host for it."""
-    cls = find_class(DATASETS, cfg)
+    cls: Any = find_class(DATASETS, cfg)
     bases = {(c.__module__, c.__name__): c for c in getattr(cls, "__mro__", ())}
     if _SEG in bases:
         return "seg"

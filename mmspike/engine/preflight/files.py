@@ -1,4 +1,4 @@
-"""Files that a config names and that are not there."""
+"""Files that a config names and that are not there, or cannot be read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmspike.checkpoints import CheckpointError, read_checkpoint
 from mmspike.engine.configs import type_name
 from mmspike.engine.preflight.report import Report, spread
 
@@ -43,31 +44,35 @@ def suffixes(folder: str | os.PathLike[str], most: int = 10_000) -> list[str]:
 
 
 def check_checkpoints(cfg: dict[str, Any], mode: str, report: Report) -> None:
-    """Look for the checkpoints that are to be loaded.
+    """Look whether the checkpoints that are to be loaded are there, and whole.
 
     Args:
         cfg: The whole config.
         mode: ``"train"`` or ``"test"``; testing does not read what training starts from.
-        report: Learns of those that are missing.
+        report: Learns of those that are missing, cut off, damaged or no checkpoints.
     """
-    load_from = cfg.get("load_from")
-    if _is_missing(load_from):
-        report.problem("load_from", f"there is no file {load_from}", "give the checkpoint's path")
+    _check_file("load_from", cfg.get("load_from"), "give the checkpoint's path", report)
     if mode != "train":
         return
     for key, file in _pretrained(cfg["model"], "model"):
-        if _is_missing(file):
-            part = key.removesuffix(".checkpoint")
-            report.problem(
-                key,
-                f"there is no file {file}",
-                f"docs/transfer.md tells where to get it; --cfg-options {part}=None trains "
-                "from scratch",
-            )
+        part = key.removesuffix(".checkpoint")
+        cure = (
+            f"docs/transfer.md tells where to get it; --cfg-options {part}=None trains from scratch"
+        )
+        _check_file(key, file, cure, report)
 
 
-def _is_missing(file: Any) -> bool:
-    return isinstance(file, str) and file != "" and "://" not in file and not Path(file).is_file()
+def _check_file(key: str, file: Any, cure: str, report: Report) -> None:
+    """Look for a checkpoint, and read it but for its tensors, whose checksums are compared."""
+    if not isinstance(file, str) or file == "" or "://" in file:
+        return
+    if not Path(file).is_file():
+        report.problem(key, f"there is no file {file}", cure)
+        return
+    try:
+        read_checkpoint(file, hashed=False, mmap=True)
+    except CheckpointError as error:
+        report.problem(key, str(error), f"or {cure}")
 
 
 def _pretrained(cfg: Any, key: str) -> Iterator[tuple[str, Any]]:

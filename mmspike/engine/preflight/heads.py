@@ -75,7 +75,8 @@ def _num_classes(head: dict[str, Any]) -> int | None:
     if "num_classes" in head:
         return head["num_classes"]
     for cls in inspect.getmro(find_class(MODELS, head) or object):
-        parameter = inspect.signature(cls.__init__).parameters.get("num_classes")
+        init = inspect.signature(cls.__init__)  # type: ignore[misc]
+        parameter = init.parameters.get("num_classes")
         if parameter is not None:
             return parameter.default if isinstance(parameter.default, int) else None
     return None

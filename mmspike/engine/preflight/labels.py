@@ -82,7 +82,7 @@ def _check_numbers(
     leaf: Leaf, items: list[dict[str, Any]], cfg: dict[str, Any], training: bool, report: Report
 ) -> None:
     """Compare the numbers in some label maps, as the pipeline loads them, with the classes."""
-    load = TRANSFORMS.build(dict(leaf.loader()))
+    load = TRANSFORMS.build(dict(leaf.loader() or {}))
     ignored, num_classes = _ignored(cfg), len(leaf.classes or ())
     key = f"{leaf.key}.data_prefix.seg_map_path"
     seen: set[int] = set()
@@ -119,7 +119,7 @@ def _ignored(cfg: dict[str, Any]) -> int:
 
 
 def _report_beyond(leaf: Leaf, file: str, beyond: list[int], ignored: int, report: Report) -> None:
-    count = len(leaf.classes)
+    count = len(leaf.classes or ())
     cure = f"write 0 to {count - 1}, and {ignored} for what has none"
     if leaf.dataset.reduce_zero_label:
         cure += " (numbers are those after reduce_zero_label=True, one less than in the file)"
@@ -139,8 +139,10 @@ def _report_one_class(leaf: Leaf, file: str, seen: set[int], ignored: int, repor
     if ignored not in seen:
         report.warn(where, f"the label maps looked into hold {kept} alone")
         return
-    raw = listed(np.unique(Image.open(file)).tolist(), 12)
-    cure = f"write the classes as 0 to {len(leaf.classes) - 1}, and {ignored} for what has none"
+    raw = listed(np.unique(np.asarray(Image.open(file))).tolist(), 12)
+    cure = (
+        f"write the classes as 0 to {len(leaf.classes or ()) - 1}, and {ignored} for what has none"
+    )
     if leaf.dataset.reduce_zero_label:
         cure += "; reduce_zero_label=True ignores 0"
     report.problem(

@@ -83,7 +83,9 @@ def _check_strides(model: nn.Module, strides: list[int] | None, report: Report) 
     Detectors and segmentors of ours are checked when they are built. In others of the hosts' a
     wrong stride is no error: anchors and RoIs lie elsewhere than the features that they read.
     """
-    for key, expected in _expected_strides(model) if strides else ():
+    if not strides:
+        return
+    for key, expected in _expected_strides(model):
         if expected != strides[: len(expected)]:
             report.problem(
                 f"model.{key}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -93,7 +93,7 @@ class ReadOnlyWeight(Tensor):
     def __deepcopy__(self, memo: dict) -> ReadOnlyWeight:
         return self  # what never changes needs no copy
 
-    def __reduce_ex__(self, protocol: int) -> Any:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         return self.plain.__reduce_ex__(protocol)
 
 

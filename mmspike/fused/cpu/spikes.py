@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class PackedSpikes(NamedTuple):
 
     carrier: Tensor
     bits: Tensor
-    count: int
+    count: int  # type: ignore[assignment]  # of a tuple it is a method
 
     @property
     def shape(self) -> torch.Size:
@@ -59,7 +59,7 @@ class PackedSpikes(NamedTuple):
         return torch.tensor(True) if torch.equal(pixels[:-1], pixels[1:]) else None
 
 
-Spikes = Tensor | PackedSpikes
+Spikes: TypeAlias = Tensor | PackedSpikes
 """Spikes as floats or as bits, ``[T, B, C, H, W]`` or ``[T * B, C, H, W]``."""
 
 

@@ -112,7 +112,7 @@ def _launches(
             f"{tuple(shape)} with strides {strides}"
         )
     *rest, surrogate, alpha, detach_reset = neuron
-    p = LIFParameters(*rest, surrogate(alpha), detach_reset)
+    p = LIFParameters(*rest, surrogate(alpha), detach_reset)  # type: ignore[call-arg]
     return Launches(p, layout, dtype, device)
 
 

@@ -60,7 +60,8 @@ def fire(neuron: nn.Module, x_seq: Tensor) -> Spikes:
     if why_not_fire(neuron, x_seq) is not None:
         return Spikes(neuron(x_seq), None, levels_of(neuron))
     x_seq = _channels_last(x_seq)
-    return Spikes(*norm_lif.fire(x_seq, neuron.dynamics(), _output(x_seq)), 1)
+    values, bits = norm_lif.fire(x_seq, neuron.dynamics(), _output(x_seq))
+    return Spikes(values, bits, 1)
 
 
 def norm_and_fire(
@@ -76,8 +77,8 @@ def norm_and_fire(
     """
     if bias is not None:
         y_seq = _channels_last(y_seq)
-        out = norm_lif.bias_and_fire(y_seq, bias, neuron.dynamics(), _output(y_seq))
-        return Spikes(*out, 1)
+        values, bits = norm_lif.bias_and_fire(y_seq, bias, neuron.dynamics(), _output(y_seq))
+        return Spikes(values, bits, 1)
     if why_not_fire(neuron, y_seq) or why_not_normalise(norm, y_seq):
         return fire(neuron, per_step(norm, y_seq))
     y_seq = _channels_last(y_seq)
@@ -94,7 +95,8 @@ def norm_and_fire(
         gather and partial(gather, eps=norm.eps),
         add,
     )
-    return Spikes(*norm_lif.norm_and_fire(y_seq, given, neuron.dynamics(), _output(y_seq)), 1)
+    values, bits = norm_lif.norm_and_fire(y_seq, given, neuron.dynamics(), _output(y_seq))
+    return Spikes(values, bits, 1)
 
 
 def _channels_last(x_seq: Tensor) -> Tensor:
@@ -104,5 +106,6 @@ def _channels_last(x_seq: Tensor) -> Tensor:
 
 
 def _output(x_seq: Tensor) -> Output:
-    bits = torch.is_grad_enabled() and layout_of(x_seq.shape, x_seq.stride()).takes_bits
+    layout = layout_of(x_seq.shape, x_seq.stride())
+    bits = torch.is_grad_enabled() and layout is not None and layout.takes_bits
     return Output(compute_type(x_seq), bits)

@@ -153,8 +153,8 @@ struct Split {
     int64_t size, tasks_of_each, tasks;  // pixels of a task, tasks of a run or image
 
     Split(const Conv& c, const Sink& sink, const Maps& maps, int threads) {
-        pointwise = taps_of(c) == 1 && c.stride_height == 1 && c.stride_width == 1 &&
-                    c.pad_height == 0 && c.pad_width == 0;
+        pointwise = taps_of(c) == 1 && c.stride_height == 1 && c.stride_width == 1 && c.pad_height == 0 &&
+                    c.pad_width == 0;
         images = c.images / sink.steps;
         const bool joined = sink.bits || maps.images * maps.size % 8 == 0;  // steps, in one run
         runs = joined ? 1 : images / maps.images;
@@ -189,8 +189,8 @@ static int64_t conv_forward(const uint8_t* bits, const float* laid_out, const fl
                 row.height = row.out_height = 1;
                 row.width = row.out_width = std::min(split.size, split.pixels - pixel);
                 spikes.read(maps, each * maps.step + pixel * c.channels, row, sink.steps, 1);
-                fired += run(spikes, laid_out, bias, sink, row, each * split.pixels + pixel, step_pixels, 0,
-                             1, 0);
+                fired +=
+                    run(spikes, laid_out, bias, sink, row, each * split.pixels + pixel, step_pixels, 0, 1, 0);
                 continue;
             }
             const int64_t y0 = part * split.rows, y1 = std::min(y0 + split.rows, c.out_height);

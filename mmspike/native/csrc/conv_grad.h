@@ -51,9 +51,15 @@ static void grad_weight_block(const Places& places, const float* grad, float* la
             }
 }
 typedef void (*GradWeight)(const Places&, const float*, float*, const Conv&, int64_t, int64_t);
-static const GradWeight grad_weight_of[] = {
-    nullptr,           grad_weight_block<1>, grad_weight_block<2>, grad_weight_block<3>, grad_weight_block<4>,
-    grad_weight_block<5>, grad_weight_block<6>, grad_weight_block<7>, grad_weight_block<8>};
+static const GradWeight grad_weight_of[] = {nullptr,
+                                            grad_weight_block<1>,
+                                            grad_weight_block<2>,
+                                            grad_weight_block<3>,
+                                            grad_weight_block<4>,
+                                            grad_weight_block<5>,
+                                            grad_weight_block<6>,
+                                            grad_weight_block<7>,
+                                            grad_weight_block<8>};
 
 static void grad_weight_band(const Maps& maps, const float* grad_out, float* laid_out, const Conv& c,
                              int64_t image, int64_t y0, int64_t y1, Places& places, Floats& grad) {
@@ -63,8 +69,7 @@ static void grad_weight_band(const Maps& maps, const float* grad_out, float* lai
     const int64_t strips = (y1 - y0 + strip_rows - 1) / strip_rows;
     // a spike at input row y meets output rows y + pad - kernel + 1 to y + pad
     const int64_t top = y0 + c.pad_height - c.kernel_height + 1, rows = y1 - y0 + c.kernel_height - 1;
-    places.read(maps.bits, maps.begin(image) + y0 * c.width * c.channels, c, y1 - y0, strip_rows,
-                row_pixels);
+    places.read(maps.bits, maps.begin(image) + y0 * c.width * c.channels, c, y1 - y0, strip_rows, row_pixels);
     for (int64_t block = 0; block < blocks_of(c); block++) {
         const int64_t vectors = vectors_of(c, block), width = vectors * LANES;
         const int64_t channels = std::min<int64_t>(BLOCK, c.out_channels - block * BLOCK);
@@ -99,8 +104,8 @@ static void add_parts(const std::vector<Floats>& parts, float* grad_weight, cons
         }
 }
 
-static void conv_grad_weight(const uint8_t* bits, const float* grad_out, float* grad_weight,
-                             int64_t steps, Conv c, int threads) {
+static void conv_grad_weight(const uint8_t* bits, const float* grad_out, float* grad_weight, int64_t steps,
+                             Conv c, int threads) {
     c.table = 0;
     const Maps maps(bits, c, steps);
     const int64_t row_pixels = c.out_width + 2 * (c.kernel_width - 1);

@@ -10,11 +10,11 @@ struct Rows {
     Floats memory;
     std::vector<int64_t> held;  // the row that lies in each slot
 
-    Rows(const Maps* spikes, const float* map, int64_t height, int64_t width, int64_t channels,
-         int64_t pad, int64_t kept)
-        : spikes(spikes), map(map), first(0), height(height), width(width), channels(channels),
-          pad(pad), kept(kept), blocks((channels + LANES - 1) / LANES),
-          size(blocks * (width + 2 * pad) * LANES), held(kept, INT64_MIN) {
+    Rows(const Maps* spikes, const float* map, int64_t height, int64_t width, int64_t channels, int64_t pad,
+         int64_t kept)
+        : spikes(spikes), map(map), first(0), height(height), width(width), channels(channels), pad(pad),
+          kept(kept), blocks((channels + LANES - 1) / LANES), size(blocks * (width + 2 * pad) * LANES),
+          held(kept, INT64_MIN) {
         memory.zero(kept * size);
     }
 
@@ -130,8 +130,8 @@ static void depthwise_forward(const uint8_t* bits, const float* weight, float* o
 }
 
 template <int K>
-static void depthwise_grad_rows(Rows& in, Rows& grad, float* sums, const Conv& c, int64_t image,
-                                int64_t y0, int64_t y1) {
+static void depthwise_grad_rows(Rows& in, Rows& grad, float* sums, const Conv& c, int64_t image, int64_t y0,
+                                int64_t y1) {
     const int64_t padded_channels = in.blocks * LANES;
     const int64_t next_block_in = (c.width + 2 * c.pad_width) * LANES, next_block_out = c.out_width * LANES;
     in.start(image);

@@ -45,8 +45,8 @@ static bool is_published(const LIF& p) {
 }
 
 template <typename S, typename F, bool PUBLISHED>
-static int64_t forward_rows(const S* x, void* spikes, bool bits, int64_t steps, int64_t n,
-                            int64_t x_stride, const Norm* norm, const LIF& lif, int threads) {
+static int64_t forward_rows(const S* x, void* spikes, bool bits, int64_t steps, int64_t n, int64_t x_stride,
+                            const Norm* norm, const LIF& lif, int threads) {
     typedef typename Wide<F>::V V;
     const Channels channels(norm);
     std::vector<int64_t> fired(threads);
@@ -150,11 +150,11 @@ static void lif_backward(int dtype, const void* x, const void* grad_spikes, void
     auto run = [&](auto element, auto state) {
         typedef decltype(element) S;
         typedef decltype(state) F;
-        auto rows = p.surrogate ? backward_rows<S, F, 1, false>
+        auto rows = p.surrogate       ? backward_rows<S, F, 1, false>
                     : is_published(p) ? backward_rows<S, F, 0, true>
                                       : backward_rows<S, F, 0, false>;
-        rows((const S*)x, (const S*)grad_spikes, (S*)grad_x, steps, n, x_stride, grad_stride, norm, sums,
-             p, threads);
+        rows((const S*)x, (const S*)grad_spikes, (S*)grad_x, steps, n, x_stride, grad_stride, norm, sums, p,
+             threads);
     };
     if (dtype == 0) return run(0.0f, 0.0f);
     if (dtype == 1) return run(0.0, 0.0);

@@ -90,8 +90,7 @@ static int best_level() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         return 2;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi2"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
         return 1;
 #endif
     return 0;
@@ -100,9 +99,9 @@ static int best_level() {
 static int level = best_level();
 
 #ifdef HAS_X86
-#define DISPATCH(call)                    \
-    if (level == 2) return avx512::call;  \
-    if (level == 1) return avx2::call;    \
+#define DISPATCH(call)                   \
+    if (level == 2) return avx512::call; \
+    if (level == 1) return avx2::call;   \
     return generic::call;
 #else
 #define DISPATCH(call) return generic::call;
@@ -129,11 +128,11 @@ int64_t mmspike_lif_forward(int dtype, const void* x, void* spikes, int bits, in
 
 // The gradient of what the neuron reads. With a norm, adds that gradient's sums over pixels to
 // sums[channels], and those of its product with (x - mean) to the next as many.
-void mmspike_lif_backward(int dtype, const void* x, const void* grad_spikes, void* grad_x,
-                          int64_t steps, int64_t n, int64_t x_stride, int64_t grad_stride,
-                          const Norm* norm, double* sums, const LIF* p, int threads) {
-    DISPATCH(lif_backward(dtype, x, grad_spikes, grad_x, steps, n, x_stride, grad_stride, norm, sums, *p,
-                          threads))
+void mmspike_lif_backward(int dtype, const void* x, const void* grad_spikes, void* grad_x, int64_t steps,
+                          int64_t n, int64_t x_stride, int64_t grad_stride, const Norm* norm, double* sums,
+                          const LIF* p, int threads) {
+    DISPATCH(
+        lif_backward(dtype, x, grad_spikes, grad_x, steps, n, x_stride, grad_stride, norm, sums, *p, threads))
 }
 
 // out = a g + b (y - mean) + c, with a, b, c and mean for every channel; out may be g.
@@ -160,7 +159,7 @@ int64_t mmspike_laid_out_size(const Conv* c) { DISPATCH(laid_out_size(*c)) }
 
 // Weights [out, in, kernel height, kernel width] with these strides, laid out for the convolution.
 void mmspike_lay_out_weight(const float* weight, const int64_t* strides, float* laid_out, const Conv* c,
-                         int threads) {
+                            int threads) {
     DISPATCH(lay_out_weight(weight, strides, laid_out, *c, threads))
 }
 
@@ -180,8 +179,8 @@ int64_t mmspike_conv_fire(const uint8_t* bits, const float* laid_out, const floa
 }
 
 // The gradient of the weights [out, in, kernel height, kernel width], contiguous; stride 1.
-void mmspike_conv_grad_weight(const uint8_t* bits, const float* grad_out, float* grad_weight,
-                              int64_t steps, const Conv* c, int threads) {
+void mmspike_conv_grad_weight(const uint8_t* bits, const float* grad_out, float* grad_weight, int64_t steps,
+                              const Conv* c, int threads) {
     DISPATCH(conv_grad_weight(bits, grad_out, grad_weight, steps, *c, threads))
 }
 

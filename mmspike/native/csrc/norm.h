@@ -67,8 +67,7 @@ static void share(int64_t n, int threads, Each each) {
     const int64_t unit = 64 * LANES, units = (n + unit - 1) / unit;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int thread = 0; thread < threads; thread++)
-        each(thread, units * thread / threads * unit,
-             std::min(n, units * (thread + 1) / threads * unit));
+        each(thread, units * thread / threads * unit, std::min(n, units * (thread + 1) / threads * unit));
 }
 
 // Call each(i, size, c) for the runs of neighbouring channels c to c + size in n elements from start.
@@ -88,13 +87,12 @@ static void norm_backward(const float* g, const float* y, float* out, const floa
                           const float* b, const float* c, int64_t n, int64_t channels, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t start = 0; start < n; start += 4096)
-        by_channel(start, int(std::min<int64_t>(4096, n - start)), channels,
-                   [&](int i, int size, int64_t k) {
-                       const float *grad = g + start + i, *from = y + start + i;
-                       float* to = out + start + i;
-                       for (int j = 0; j < size; j++)
-                           to[j] = a[k + j] * grad[j] + b[k + j] * (from[j] - mean[k + j]) + c[k + j];
-                   });
+        by_channel(start, int(std::min<int64_t>(4096, n - start)), channels, [&](int i, int size, int64_t k) {
+            const float *grad = g + start + i, *from = y + start + i;
+            float* to = out + start + i;
+            for (int j = 0; j < size; j++)
+                to[j] = a[k + j] * grad[j] + b[k + j] * (from[j] - mean[k + j]) + c[k + j];
+        });
 }
 
 // Add the sums over pixels, for every channel, of g to sums, and of g (y - mean) to the next as many.

@@ -38,8 +38,12 @@ struct Floats {
     }
 };
 
-struct BFloat16 { uint16_t bits; };
-struct Half { uint16_t bits; };
+struct BFloat16 {
+    uint16_t bits;
+};
+struct Half {
+    uint16_t bits;
+};
 
 template <typename To, typename From>
 static inline To as(const From& from) {
@@ -100,10 +104,14 @@ static inline int bits_of(I fired) {
 }
 #if LEVEL == 2
 template <>
-inline int bits_of(Wide<float>::I fired) { return _mm512_movepi32_mask((__m512i)fired); }
+inline int bits_of(Wide<float>::I fired) {
+    return _mm512_movepi32_mask((__m512i)fired);
+}
 #elif LEVEL == 1
 template <>
-inline int bits_of(Wide<float>::I fired) { return _mm256_movemask_ps((__m256)fired); }
+inline int bits_of(Wide<float>::I fired) {
+    return _mm256_movemask_ps((__m256)fired);
+}
 #endif
 
 static inline VF spread(float x) { return x - VF{}; }  // x - 0 is x and costs nothing; x + 0 is not, for -0

@@ -20,7 +20,7 @@ static int64_t laid_out_size(const Conv& c) {
 }
 
 static void lay_out_weight(const float* weight, const int64_t* strides, float* laid_out, const Conv& c,
-                        int threads) {
+                           int threads) {
     const int64_t taps = taps_of(c), rows = taps * rows_of_tap(c);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t task = 0; task < blocks_of(c) * rows; task++) {

@@ -30,7 +30,7 @@ def constants(parameters: dict[str, Any]) -> dict[str, Any]:
     return {**known, "surrogate": _surrogate(parameters["surrogate"])}
 
 
-def _surrogate(surrogate: object) -> Callable[[Tensor], Tensor]:
+def _surrogate(surrogate: Any) -> Callable[[Tensor], Tensor]:
     if not isinstance(surrogate, sj_surrogate.SurrogateFunctionBase):
         return surrogate
     params = {name: _constant(getattr(surrogate, name)) for name in surrogate._sg_param_names}

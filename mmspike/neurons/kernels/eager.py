@@ -29,7 +29,7 @@ BLOCK = 65536
 """Elements of a step, per thread, in a block; torch gives a thread no less than half of that."""
 
 
-def supports(surrogate: object) -> bool:
+def supports(surrogate: Any) -> bool:
     """Whether the backward pass by hand knows this surrogate function."""
     return type(surrogate) in SURROGATES and surrogate.spiking
 
@@ -107,7 +107,7 @@ def _potentials(
             fired = torch.ge(h, p.v_threshold, out=s_seq[t])
         elif not last:
             fired = torch.ge(h, p.v_threshold, out=torch.empty_like(h))
-        if half and not last:
+        if fired is not None and half and not last:
             fired = fired.float()
         yield h, fired
         if not last:

@@ -19,7 +19,7 @@ SURROGATES: dict[type, int] = {sj_surrogate.Sigmoid: 0, sj_surrogate.ATan: 1}
 """Surrogates that the backward pass knows, with the numbers that the kernels know them by."""
 
 
-def supports(surrogate: object) -> bool:
+def supports(surrogate: Any) -> bool:
     """Whether the kernels are compiled and know this surrogate function."""
     return is_available() and type(surrogate) in SURROGATES and surrogate.spiking
 

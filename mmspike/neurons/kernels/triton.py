@@ -89,5 +89,5 @@ def _kernel(name: str, neuron: tuple, shape: torch.Size, strides: tuple, *_: Any
     from mmspike.neurons.kernels import triton_lif
 
     *rest, surrogate, alpha, detach_reset = neuron
-    p = LIFParameters(*rest, surrogate(alpha), detach_reset)
+    p = LIFParameters(*rest, surrogate(alpha), detach_reset)  # type: ignore[call-arg]
     return triton_lif.launch(name, p, shape, strides)
