@@ -43,10 +43,7 @@ TRANSFORMS = Registry("transform", parent=_MMENGINE_TRANSFORMS, scope="mmspike",
 SEG_TRANSFORMS = Registry(
     "seg transform", parent=TRANSFORMS, scope="seg", locations=["mmspike.seg"]
 )
-# It has none of its own; without a location, mmengine looks for one, and warns that there is none.
-VISUALIZERS = Registry(
-    "visualizer", parent=_MMENGINE_VISUALIZERS, scope="mmspike", locations=["mmspike.registry"]
-)
+VISUALIZERS = Registry("visualizer", parent=_MMENGINE_VISUALIZERS, scope="mmspike", locations=_HERE)
 DET_VISUALIZERS = Registry(
     "det visualizer", parent=VISUALIZERS, scope="det", locations=["mmspike.det"]
 )
@@ -91,7 +88,6 @@ for _name in (
     "PARAM_SCHEDULERS",
     "RUNNERS",
     "VISBACKENDS",
-    "VISUALIZERS",
     "WEIGHT_INITIALIZERS",
 ):
     _parent = getattr(_mmengine, _name)
