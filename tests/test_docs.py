@@ -279,3 +279,7 @@ def test_the_notebook_trains_predicts_and_draws(tmp_path):
     end = "assert len(runner.message_hub.get_scalar('train/loss').data[0]) == 20\nplt.close('all')"
     script.write_text("\n".join([HEAD.format(folder=str(tmp_path)), *code, end]))
     run(script)
+
+
+def test_numbers_of_the_readme_are_those_of_the_benchmarks():
+    run("analysis_tools/write_claims.py", "--check")

@@ -3,7 +3,8 @@
 Three ways to compute the same: "eager", with spikingjelly's own neurons (on a GPU, its fastest
 backend), the image repeated T times and nothing folded; "training", ours as it is trained;
 "deployed", ours after switch_to_deploy. Prints a table in Markdown and writes a JSON file;
---write-docs puts the table into docs/benchmarks.md. Without options, it makes all that is there.
+--write-docs puts the table into docs/benchmarks.md, from which write_claims.py takes the README's
+numbers. Without options, it makes all that is there.
 """
 
 from __future__ import annotations
