@@ -129,5 +129,5 @@ def read_init_pixels(size: Sequence[int] | None, stride: int) -> int | None:
 
 def read_attn_scale(scale: Any) -> float | None:
     """The factor of the attention; ``None`` if it averages."""
-    ok = scale is None or (isinstance(scale, Real) and 0 < scale < math.inf)
+    ok = scale is None or (isinstance(scale, Real) and 0 < float(scale) < math.inf)
     return check("attn_scale", scale, ok, "None (an average), or a number above 0")

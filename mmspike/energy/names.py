@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 _PARTS = {
     "backbone": "Backbone",
@@ -36,7 +36,17 @@ _WORDS = {
     "conv_seg": "classes",
 }
 _BLOCK = re.compile(r"blocks\.(\d+)\.(mixer|mlp)(?:\.(.*))?")
-Row = TypeVar("Row")
+
+
+class Named(Protocol):
+    """What has the name of a module."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+
+
+Row = TypeVar("Row", bound=Named)
 
 
 def part_of(name: str) -> str:

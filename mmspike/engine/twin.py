@@ -72,7 +72,8 @@ def _parts(cfg: Config) -> Iterator[tuple[dict[str, Any], set[str]]]:
     for part in _dicts(cfg.model):
         cls = find_class(MODELS, part) if "type" in part else None
         if inspect.isclass(cls):
-            taken = (inspect.signature(base.__init__).parameters for base in cls.__mro__)
+            inits = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
+            taken = (inspect.signature(init).parameters for init in inits)
             yield part, {*part, *(name for names in taken for name in names)}
 
 

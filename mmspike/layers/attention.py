@@ -82,8 +82,10 @@ def mix_heads(q: Tensor, k: Tensor, v: Tensor, num_heads: int, scale: float | No
     size = q.shape[-2:]
     # [T, B, C, H, W] to [T, B, heads, C / heads, H * W]
     q, k, v = (x.flatten(3).unflatten(2, (num_heads, -1)) for x in (q, k, v))
-    normalized = scale is None
-    out = normalized_linear_attention(q, k, v) if normalized else linear_attention(q, k, v, scale)
+    if scale is None:
+        out = normalized_linear_attention(q, k, v)
+    else:
+        out = linear_attention(q, k, v, scale)
     return out.flatten(2, 3).unflatten(3, size)  # [T, B, C, H, W]
 
 

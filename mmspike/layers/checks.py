@@ -57,7 +57,7 @@ def expect_sequences_where_read(model: nn.Module) -> None:
     source, gives = "backbone", _says(model.backbone, "gives_sequences")
     for name, part in _chain(model):
         takes = _says(part, "takes_sequences")
-        if None not in (gives, takes) and gives != takes:
+        if gives is not None and takes is not None and gives != takes:
             raise ValueError(_mismatch(name, part, source, takes))
         if name.startswith("neck"):
             source, gives = name, _says(part, "gives_sequences")
