@@ -10,7 +10,7 @@ from spikingjelly.activation_based import neuron as sj_neuron
 from torch import Tensor, nn
 
 from mmspike.energy.provenance import exact_sum
-from mmspike.neurons import Spiking, levels_of
+from mmspike.neurons import Spiking, count_of, levels_of, unit_of
 
 _NEURONS = (sj_neuron.BaseNode, sj_neuron.PSN, sj_neuron.MaskedPSN, sj_neuron.SlidingPSN)
 
@@ -104,7 +104,8 @@ def _recorder(row: NeuronRow) -> Callable:
     def record(module: nn.Module, args: Any, spikes: Tensor) -> None:
         steps = time_steps_of(module, spikes)
         if spikes.numel():
-            row.add(exact_sum(spikes.detach().reshape(steps, -1)), spikes.numel() / steps)
+            counts = count_of(spikes.detach(), unit_of(module))
+            row.add(exact_sum(counts.reshape(steps, -1)), spikes.numel() / steps)
 
     return record
 

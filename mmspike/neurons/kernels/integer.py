@@ -1,0 +1,88 @@
+"""Integer LIF in plain torch with a backward pass by hand, on any device.
+
+All that is kept for the backward pass is where the potential lay within the window of the
+gradient: a byte for an element, a quarter of the input in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from mmspike.neurons import functional
+from mmspike.neurons.kernels.common import dense_per_step, empty_like_steps
+
+
+def integer_lif_multi_step(
+    x_seq: Tensor, levels: int, beta: float, normalize: bool, detach_reset: bool
+) -> Tensor:
+    """See :func:`mmspike.neurons.functional.integer_lif_multi_step`: the same to the bit.
+
+    While a graph is compiled, the reference runs, which the compiler fuses.
+    """
+    run = functional.integer_lif_multi_step
+    if not torch.compiler.is_compiling():
+        run = _IntegerLIF.apply if torch.is_grad_enabled() and x_seq.requires_grad else _forward
+        x_seq = dense_per_step(x_seq)
+    return run(x_seq, levels, beta, normalize, detach_reset)
+
+
+def _forward(
+    x_seq: Tensor,
+    levels: int,
+    beta: float,
+    normalize: bool,
+    _: bool = True,
+    inside: Tensor | None = None,
+) -> Tensor:
+    """Fire; and write into ``inside`` where the potential was within the window."""
+    out = empty_like_steps(x_seq)
+    h: Tensor | None = None
+    for t, x in enumerate(x_seq):
+        u = x.to(torch.promote_types(x.dtype, torch.float32))
+        u = u if h is None else h.add_(u)
+        n = u.clamp(0, levels)
+        if inside is not None:
+            torch.eq(n, u, out=inside[t])
+        n.round_()
+        if t + 1 < len(x_seq):
+            h = torch.sub(u, n).mul_(beta)
+        out[t].copy_(n.div_(levels) if normalize else n)
+    return out
+
+
+class _IntegerLIF(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x_seq: Tensor,
+        levels: int,
+        beta: float,
+        normalize: bool,
+        detach_reset: bool,
+    ) -> Tensor:
+        inside = empty_like_steps(x_seq, torch.bool)
+        out = _forward(x_seq, levels, beta, normalize, inside=inside)
+        ctx.save_for_backward(inside)
+        ctx.beta, ctx.detach_reset = beta, detach_reset
+        ctx.unit = levels if normalize else None
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_seq: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (inside,) = ctx.saved_tensors
+        grad_x_seq = empty_like_steps(inside, grad_seq.dtype)
+        later: Tensor | None = None  # gradient of the potential after this step
+        for t in reversed(range(len(grad_seq))):
+            g = grad_seq[t].to(torch.promote_types(grad_seq.dtype, torch.float32))
+            g = g / ctx.unit if ctx.unit else g
+            if later is not None and not ctx.detach_reset:
+                g = g - later
+            g = g * inside[t]
+            if later is not None:
+                g = g + later
+            grad_x_seq[t].copy_(g)
+            later = g.mul_(ctx.beta)
+        return grad_x_seq, None, None, None, None
