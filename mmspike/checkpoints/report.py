@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from mmspike.archs import META_SPIKEFORMER
 from mmspike.checkpoints.sources import Source, arch_of, shorten
+from mmspike.checkpoints.upstream import family_of
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,12 @@ def explain_misfit(
 
 
 def _guess(source: Source, targets: Mapping[str, Tensor], report: LoadReport) -> str:
+    family = family_of(targets)
+    if source.family is not family:
+        return f"this is a file of {_a(source.family.name)}; the model is {_a(family.name)}"
     theirs, ours = arch_of(source.backbone), arch_of(targets)
     if theirs is not None and theirs != ours:
-        for name, arch in META_SPIKEFORMER.items():
+        for name, arch in family.archs.items():
             if list(arch.embed_dims) == theirs:
                 return f"these widths are the {name} model's: set arch='{name}'"
         return f"the file's widths are {theirs}: set arch=dict(embed_dims={theirs}, num_heads=...)"

@@ -1,6 +1,13 @@
 """Spiking neurons: the plain torch reference and the modules that wrap it."""
 
-from mmspike.neurons.build import AtRest, build_neuron, default_neuron, name_of, neuron_takes
+from mmspike.neurons.build import (
+    AtRest,
+    build_neuron,
+    default_neuron,
+    default_neuron_cfg,
+    name_of,
+    neuron_takes,
+)
 from mmspike.neurons.integer_lif import IntegerLIF
 from mmspike.neurons.lif import LIF, build_surrogate
 from mmspike.neurons.protocols import (
@@ -24,6 +31,7 @@ __all__ = [
     "build_surrogate",
     "count_of",
     "default_neuron",
+    "default_neuron_cfg",
     "firing_input_of",
     "levels_of",
     "name_of",
