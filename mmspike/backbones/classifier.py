@@ -11,7 +11,7 @@ from mmspike.backbones.e_spikeformer import NEURON, ESpikeFormer
 from mmspike.backbones.meta_spikeformer import MetaSpikeFormer
 from mmspike.backbones.spikeformer import SpikeFormer
 from mmspike.checkpoints.loading import init_weights
-from mmspike.layers.time import mean_over_time
+from mmspike.layers.conv import predict
 from mmspike.neurons import build_neuron, neuron_takes
 from mmspike.registry import MODELS
 
@@ -68,11 +68,11 @@ class MetaSpikeFormerClassifier(BaseModule):
             Logits ``[B, num_classes]``; a distilled model in training gives those of both heads.
         """
         (x,) = self.backbone(img)
-        rate = mean_over_time(self.neuron(x.mean((-2, -1))))  # [B, C]
-        logits = self.head(rate)
+        spikes = self.neuron(x.mean((-2, -1)))  # [T, B, C]
+        logits = predict(self.head, spikes, self.head)
         if self.head_kd is None:
             return logits
-        logits_kd = self.head_kd(rate)
+        logits_kd = predict(self.head_kd, spikes, self.head_kd)
         return (logits, logits_kd) if self.training else (logits + logits_kd) / 2
 
 

@@ -144,7 +144,28 @@ def run_layers(layers: Iterable[SpikeLayer], x_seq: Tensor) -> Tensor:
     return x_seq
 
 
-def predict(predictor: Callable[[Tensor], Tensor], spikes: Tensor, weight: Tensor) -> Tensor:
+class FrameByFrame(nn.Module):
+    """A predictor that reads binary frames, and not their average; see :func:`predict`.
+
+    Args:
+        layer: The predictor.
+    """
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
+        super().__init__()
+        self.layer = layer
+
+    @property
+    def weight(self) -> Tensor:
+        """The predictor's."""
+        return self.layer.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N, C, ...]`` to ``[N, C', ...]``."""
+        return self.layer(x)
+
+
+def predict(predictor: Callable[[Tensor], Tensor], spikes: Tensor, layer: nn.Module) -> Tensor:
     """What a linear predictor makes of spikes averaged over time, in the type of its weights.
 
     Under autocast that is float32: gradients of a predictor are sums over all pixels or RoIs, the
@@ -153,13 +174,17 @@ def predict(predictor: Callable[[Tensor], Tensor], spikes: Tensor, weight: Tenso
     Args:
         predictor: Linear, so that it may read the average.
         spikes: ``[T, N, ...]``.
-        weight: A weight of the predictor's.
+        layer: The layer with its weights; a :class:`FrameByFrame` reads every step, and what it
+            makes of them is averaged.
 
     Returns:
         ``[N, ...]``.
     """
+    dtype = layer.weight.dtype
     with torch.autocast(spikes.device.type, enabled=False):
-        return predictor(mean_over_time(spikes).to(weight.dtype))
+        if isinstance(layer, FrameByFrame):
+            return mean_over_time(per_step(predictor, spikes.to(dtype)))
+        return predictor(mean_over_time(spikes).to(dtype))
 
 
 def spike_conv(

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 import mmspike
 from mmspike.backbones import ESpikeFormer, MetaSpikeFormer
 from mmspike.checkpoints import CheckpointError, load_pretrained, read_checkpoint
+from mmspike.checkpoints.report import with_article
 from mmspike.checkpoints.sources import arch_of, sort_checkpoint
 from mmspike.checkpoints.upstream import E_SPIKEFORMER, to_upstream_state_dict
 
@@ -93,7 +94,7 @@ def main() -> None:
     size = args.out.stat().st_size / 2**20
     print(
         f"wrote {args.out}: {len(tensors)} tensors, {size:.1f} MiB, arch {metadata['arch']}, "
-        f"from a {metadata['source_format']}"
+        f"from {with_article(metadata['source_format'])}"
     )
 
 
