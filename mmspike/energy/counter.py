@@ -24,7 +24,7 @@ from mmspike.energy.operators import (
 from mmspike.energy.provenance import MOVES, VIEWS, Provenance, Tracker, real_values
 from mmspike.energy.report import EnergyReport, LayerRow
 from mmspike.layers.conv_shape import ActsAsConvolution
-from mmspike.neurons import levels_of, unit_of
+from mmspike.neurons import frames_of, levels_of, unit_of
 
 KNOWN = frozenset({*flop_registry, *VIEWS, *MOVES})
 """Operators with a rule; others are taken apart where they consist of several."""
@@ -227,7 +227,8 @@ class EnergyCounter:
             if image.input_shape[0] == steps * spikes.size(1):  # repeated before it, not after
                 self._image_steps = steps
                 image.macs /= steps
-        row = self.neurons.setdefault(name, NeuronRow(name, levels_of(neuron) or 1))
+        fresh = NeuronRow(name, levels_of(neuron) or 1, frames=frames_of(neuron))
+        row = self.neurons.setdefault(name, fresh)
         row.add(provenance.count_spikes(spikes), spikes.numel() / steps)
 
 

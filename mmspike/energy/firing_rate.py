@@ -10,7 +10,7 @@ from spikingjelly.activation_based import neuron as sj_neuron
 from torch import Tensor, nn
 
 from mmspike.energy.provenance import exact_sum
-from mmspike.neurons import Spiking, count_of, levels_of, unit_of
+from mmspike.neurons import Spiking, count_of, frames_of, levels_of, unit_of
 
 _NEURONS = (sj_neuron.BaseNode, sj_neuron.PSN, sj_neuron.MaskedPSN, sj_neuron.SlidingPSN)
 
@@ -38,15 +38,17 @@ class NeuronRow:
 
     Attributes:
         name: Name of the module.
-        levels: Largest value of its output, 1 for spikes.
+        levels: Largest number of spikes of an output: 1, or D of an integer neuron.
         spikes: Spikes per step.
         outputs: Outputs per step.
+        frames: Binary frames of a step, if integers are sent as such; they count as steps here.
     """
 
     name: str
     levels: int = 1
     spikes: list[float] = field(default_factory=list)
     outputs: float = 0.0
+    frames: int = 1
 
     def add(self, spikes: Sequence[float], outputs: float) -> None:
         """Add one call."""
@@ -83,7 +85,7 @@ class FiringRateMonitor:
         self._handles = []
         for name, module in model.named_modules():
             if is_neuron(module):
-                row = NeuronRow(name, levels_of(module) or 1)
+                row = NeuronRow(name, levels_of(module) or 1, frames=frames_of(module))
                 self.rows.append(row)
                 self._handles.append(module.register_forward_hook(_recorder(row)))
 

@@ -16,6 +16,7 @@ from mmspike.neurons.protocols import (
     Spiking,
     count_of,
     firing_input_of,
+    frames_of,
     levels_of,
     unit_of,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "default_neuron",
     "default_neuron_cfg",
     "firing_input_of",
+    "frames_of",
     "levels_of",
     "name_of",
     "neuron_takes",

@@ -38,6 +38,18 @@ def firing_input_of(neuron: nn.Module) -> float | None:
     return neuron.firing_input if isinstance(neuron, Firing) else None
 
 
+@runtime_checkable
+class Framed(Protocol):
+    """A neuron that sends an integer as binary frames, which follow one another as steps do."""
+
+    frames: int
+
+
+def frames_of(neuron: nn.Module) -> int:
+    """Binary frames of a step."""
+    return neuron.frames if isinstance(neuron, Framed) else 1
+
+
 def unit_of(neuron: nn.Module) -> float:
     """What a spike is worth in a neuron's output."""
     return neuron.spike_unit if isinstance(neuron, Scaled) else 1.0

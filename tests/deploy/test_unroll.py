@@ -179,3 +179,17 @@ def test_states_of_the_forms_are_told_apart():
     x = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         assert all(torch.equal(a, b) for a, b in zip(twin(x), other(x), strict=True))
+
+
+def test_reports_tell_steps_from_frames():
+    from mmspike.energy.table import format_report
+
+    model = trained(ESpikeFormer, arch=ARCH, time_steps=2, neuron_cfg=NEURONS["NI-LIF"])
+    other, _ = unrolled_of(model)
+    x = torch.randn(1, 3, 32, 32)
+    a, b = (measure(m, [x]) for m in (model, other))
+    assert (a.time_steps, a.levels, a.frames) == (2, 4, 1)
+    assert (b.time_steps, b.levels, b.frames) == (8, 1, 4)
+    assert "T = 2, integers of up to D = 4" in format_report(a)
+    assert "T x D = 2 x 4 binary frames" in format_report(b)
+    assert a.firing_rate == pytest.approx(4 * b.firing_rate)
