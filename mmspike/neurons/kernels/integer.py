@@ -38,17 +38,20 @@ def _forward(
 ) -> Tensor:
     """Fire; and write into ``inside`` where the potential was within the window."""
     out = empty_like_steps(x_seq)
+    compute = torch.promote_types(x_seq.dtype, torch.float32)
     h: Tensor | None = None
-    for t, x in enumerate(x_seq):
-        u = x.to(torch.promote_types(x.dtype, torch.float32))
-        u = u if h is None else h.add_(u)
-        n = u.clamp(0, levels)
+    for t, x in enumerate(x_seq.to(compute)):
+        u = x if h is None else h.add_(x)
+        n = torch.clamp(u, 0, levels, out=out[t] if out.dtype == compute else None)
         if inside is not None:
             torch.eq(n, u, out=inside[t])
         n.round_()
         if t + 1 < len(x_seq):
             h = torch.sub(u, n).mul_(beta)
-        out[t].copy_(n.div_(levels) if normalize else n)
+        if normalize:
+            n.div_(levels)
+        if out.dtype != compute:
+            out[t].copy_(n)
     return out
 
 
