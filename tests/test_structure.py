@@ -43,7 +43,6 @@ MAY_IMPORT = {  # rooms that a room's files may import, beside itself and those
     ),
 }
 LONGER_FILES = {
-    "backbones/meta_spikeformer.py": "half of it is the docstrings of one class",
     "energy/counter.py": "one class that follows a model while it runs",
     "energy/provenance.py": "a table of operators, and one rule for each kind of them",
     "native/conv.py": "one call after the other, of four lines each",

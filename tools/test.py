@@ -32,12 +32,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--deploy", action="store_true", help="fold the model for inference first; same results"
     )
+    parser.add_argument(
+        "--unroll",
+        action="store_true",
+        help="run integer neurons as binary frames first; same results to rounding",
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     """Evaluate."""
     args = parse_args()
+    if args.deploy and args.unroll:
+        raise SystemExit("test: --unroll folds the model, too; give it without --deploy")
     cfg = read_config(args)
     cfg.load_from = args.checkpoint
     if not args.no_preflight:
@@ -58,7 +65,16 @@ def main() -> None:
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
         runner.logger.addFilter(is_worth_reading)
         # --tta leaves a mask head out
-        load_for_test(runner, args.checkpoint, deploy=args.deploy, allow_unexpected=args.tta)
+        try:
+            load_for_test(
+                runner,
+                args.checkpoint,
+                deploy=args.deploy,
+                unrolled=args.unroll,
+                allow_unexpected=args.tta,
+            )
+        except ValueError as error:
+            raise SystemExit(f"test: {error}") from error
         runner.test()
 
 

@@ -58,6 +58,7 @@ class ChannelMLP(nn.Sequential):
         kernel_size: 3 without bias in a convolutional block, 1 with bias after attention.
         norm_cfg: Config of the norms.
         neuron_cfg: Config of the neurons.
+        init_rate: Firing rate between the two at the start, see :class:`SpikeLayer`.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class ChannelMLP(nn.Sequential):
         kernel_size: int,
         norm_cfg: dict[str, Any],
         neuron_cfg: dict[str, Any] | None,
+        init_rate: float | None = ONE_SIGMA_RATE,
     ) -> None:
         common: dict[str, Any] = {
             "bias": kernel_size == 1,
@@ -73,7 +75,7 @@ class ChannelMLP(nn.Sequential):
             "neuron_cfg": neuron_cfg,
         }
         super().__init__(
-            spike_conv(channels, 4 * channels, kernel_size, init_rate=ONE_SIGMA_RATE, **common),
+            spike_conv(channels, 4 * channels, kernel_size, init_rate=init_rate, **common),
             spike_conv(4 * channels, channels, kernel_size, **common),
         )
 
@@ -137,6 +139,11 @@ class Stem(Stage):
         self.time_steps = time_steps
 
     def forward(self, img: Tensor, with_cp: bool = False) -> Tensor:
-        """Map images ``[B, C, H, W]`` to ``[T, B, C', H', W']``; see :meth:`Stage.forward`."""
+        """Map images ``[B, C, H, W]`` to ``[T, B, C', H', W']``; see :meth:`Stage.forward`.
+
+        Images ``[T, B, C, H, W]`` differ from step to step.
+        """
+        if img.dim() == 5:
+            return super().forward(img, with_cp)
         x = self.downsample(img.unsqueeze(0))  # [1, B, C', H', W']
         return self.run_blocks(repeat_over_time(x.squeeze(0), self.time_steps), with_cp)

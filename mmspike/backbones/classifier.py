@@ -1,4 +1,4 @@
-"""Meta-SpikeFormer with its classification heads, to check what a checkpoint knows."""
+"""Backbones with their classification heads, to check what a checkpoint knows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmspike.backbones.e_spikeformer import NEURON, ESpikeFormer
 from mmspike.backbones.meta_spikeformer import MetaSpikeFormer
+from mmspike.backbones.spikeformer import SpikeFormer
 from mmspike.checkpoints.loading import init_weights
+from mmspike.layers.conv import predict
 from mmspike.layers.init_log import InitLog
-from mmspike.layers.time import mean_over_time
-from mmspike.neurons import build_neuron
+from mmspike.neurons import build_neuron, neuron_takes
 from mmspike.registry import MODELS
 
 
@@ -33,6 +35,8 @@ class MetaSpikeFormerClassifier(InitLog):
         torch.Size([2, 10])
     """
 
+    _backbone_class: type[SpikeFormer] = MetaSpikeFormer
+
     def __init__(
         self,
         num_classes: int = 1000,
@@ -41,11 +45,14 @@ class MetaSpikeFormerClassifier(InitLog):
         **backbone: Any,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.backbone = MetaSpikeFormer(out_indices=(4,), **backbone)
+        self.backbone = self._backbone_class(out_indices=(4,), **backbone)
         width = self.backbone.out_channels[0]
-        self.neuron = build_neuron(backbone.get("neuron_cfg"))
+        self.neuron = self._build_neuron(backbone.get("neuron_cfg"))
         self.head = nn.Linear(width, num_classes)
         self.head_kd = nn.Linear(width, num_classes) if distilled else None
+
+    def _build_neuron(self, cfg: dict[str, Any] | None) -> nn.Module:
+        return build_neuron(cfg)
 
     def init_weights(self) -> None:
         """Initialise as ``init_cfg`` says, pretrained heads included; see the backbone's."""
@@ -61,9 +68,34 @@ class MetaSpikeFormerClassifier(InitLog):
             Logits ``[B, num_classes]``; a distilled model in training gives those of both heads.
         """
         (x,) = self.backbone(img)
-        rate = mean_over_time(self.neuron(x.mean((-2, -1))))  # [B, C]
-        logits = self.head(rate)
+        spikes = self.neuron(x.mean((-2, -1)))  # [T, B, C]
+        logits = predict(self.head, spikes, self.head)
         if self.head_kd is None:
             return logits
-        logits_kd = self.head_kd(rate)
+        logits_kd = predict(self.head_kd, spikes, self.head_kd)
         return (logits, logits_kd) if self.training else (logits + logits_kd) / 2
+
+
+@MODELS.register_module()
+class ESpikeFormerClassifier(MetaSpikeFormerClassifier):
+    """The published classifier of E-SpikeFormer, whose last neuron gives integers, not n / D.
+
+    Args:
+        num_classes: Classes.
+        distilled: As in :class:`MetaSpikeFormerClassifier`; no published model is.
+        init_cfg: OpenMMLab's initialisation.
+        **backbone: Arguments of :class:`ESpikeFormer`, except ``out_indices`` and ``decode``.
+    """
+
+    _backbone_class = ESpikeFormer
+
+    def _build_neuron(self, cfg: dict[str, Any] | None) -> nn.Module:
+        cfg = cfg or NEURON
+        return build_neuron(cfg, **({"normalize": False} if neuron_takes(cfg, "normalize") else {}))
+
+
+CLASSIFIERS = {
+    "Meta-SpikeFormer": MetaSpikeFormerClassifier,
+    "E-SpikeFormer": ESpikeFormerClassifier,
+}
+"""By the published family, see :data:`mmspike.checkpoints.upstream.FAMILIES`."""

@@ -8,46 +8,35 @@ depth is really applied.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
-from mmspike import fused
-from mmspike.archs import Arch
+from mmspike.archs import META_SPIKEFORMER
 from mmspike.backbones.arguments import (
-    check,
     check_arguments,
     read_arch,
     read_attn_neuron,
     read_attn_scale,
     read_init_pixels,
-    read_with_cp,
-    warn_of_strides,
 )
-from mmspike.backbones.blocks import Block, ChannelMLP, SepConv, Stage, Stem
-from mmspike.checkpoints.loading import init_weights
+from mmspike.backbones.blocks import Block, ChannelMLP, SepConv
+from mmspike.backbones.spikeformer import (
+    ATTN_STRIDE,
+    CONV_STAGES,
+    SpikeFormer,
+    build_stages,
+    widths_of,
+)
 from mmspike.layers.attention import SpikeDrivenSelfAttention
-from mmspike.layers.checks import is_doubling
-from mmspike.layers.conv import ONE_SIGMA_RATE, spike_conv, spread_biases
-from mmspike.layers.init_log import InitLog
-from mmspike.layers.time import ordinary_map
+from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, spike_conv, spread_biases
 from mmspike.neurons import build_neuron
 from mmspike.registry import MODELS
 
-STRIDES = (2, 2, 2, 2, 1)
-"""Stride of the downsampling of the stem and the four stages: the last one keeps its resolution."""
-ATTN_STRIDE = 16
-"""Stride of the maps of both stages with attention."""
-CONV_STAGES = 3
-"""The stem and the first two stages have convolutional blocks; those after have attention."""
-
 
 @MODELS.register_module()
-class MetaSpikeFormer(InitLog):
+class MetaSpikeFormer(SpikeFormer):
     """Meta-SpikeFormer as a backbone for dense prediction.
 
     Args:
@@ -115,179 +104,51 @@ class MetaSpikeFormer(InitLog):
         with_cp: bool | Sequence[int] = False,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        check_arguments(arch, in_channels, out_indices, frozen_stages, drop_path_rate, norm_cfg)
-        size = read_arch(arch, len(STRIDES))
-        self.depths = size.depths
-        ok = type(time_steps) is int and time_steps >= 1
-        check("time_steps", time_steps, ok, "a whole number of at least 1")
-        self.decode = check("decode", decode, decode in (None, "mean"), "None or 'mean'")
-        if out_indices is None:
-            out_indices = (1, 2, 4) if decode else (1, 2, 3, 4)
-        self.out_indices = tuple(out_indices)
-        self.frozen_stages = frozen_stages
-        attn_neuron_cfg = read_attn_neuron(attn_neuron_cfg, neuron_cfg)
-        init_pixels = read_init_pixels(attn_init_size, ATTN_STRIDE)
-        self.norm_eval = norm_eval
-        self.stages_with_cp = read_with_cp(with_cp, len(STRIDES))
-        self.stages = _build_stages(
-            size,
+        owner = type(self).__name__
+        check_arguments(
+            owner,
+            arch,
             time_steps,
             in_channels,
+            out_indices,
+            frozen_stages,
             drop_path_rate,
-            neuron_cfg,
-            {
-                "attn_neuron_cfg": attn_neuron_cfg,
-                "init_pixels": init_pixels,
-                "scale": read_attn_scale(attn_scale),
-            },
-            norm_cfg or {"type": "BN"},
+            norm_cfg,
         )
-        self.out_channels = [_widths(size)[i] for i in self.out_indices]
-        strides = list(accumulate(STRIDES, lambda a, b: a * b))
-        self.out_strides = [strides[i] for i in self.out_indices]
-        if decode is not None and not is_doubling(self.out_strides):
-            warn_of_strides(self.out_indices, self.out_strides)
-        self._freeze()
+        size = read_arch(owner, arch, META_SPIKEFORMER)
+        attention: dict[str, Any] = {
+            "num_heads": size.num_heads,
+            "attn_neuron_cfg": read_attn_neuron(owner, attn_neuron_cfg, neuron_cfg),
+            "init_pixels": read_init_pixels(owner, attn_init_size, ATTN_STRIDE),
+            "scale": read_attn_scale(owner, attn_scale),
+        }
+        common: dict[str, Any] = {"norm_cfg": norm_cfg or {"type": "BN"}, "neuron_cfg": neuron_cfg}
+        widths = (in_channels, *widths_of(size))
 
-    @property
-    def time_steps(self) -> int:
-        """Steps T in which the network sees an image."""
-        return self.stages[0].time_steps
-
-    @time_steps.setter
-    def time_steps(self, value: int) -> None:
-        self.stages[0].time_steps = value
-
-    @property
-    def gives_sequences(self) -> bool:
-        """Whether maps have a time axis, ``[T, B, C, H, W]``."""
-        return self.decode is None
-
-    def forward(self, img: Tensor) -> tuple[Tensor, ...]:
-        """Compute feature maps of membrane potentials.
-
-        Args:
-            img: Normalised images, ``[B, C, H, W]``; any height and width.
-
-        Returns:
-            One map per entry of ``out_indices``: ``[T, B, C', H', W']``, or ``[B, C', H', W']``
-            with ``decode="mean"``. A map of stride s has ``ceil(H / s)`` rows.
-
-        Raises:
-            ValueError: If ``img`` has not four axes.
-        """
-        if img.dim() != 4:
-            raise ValueError(f"MetaSpikeFormer takes [B, C, H, W], got shape {tuple(img.shape)}")
-        x = fused.in_fastest_format(img)
-        outs = {}
-        for i, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
-            with_cp = i in self.stages_with_cp and self.training and i > self.frozen_stages
-            x = stage(x, with_cp)
-            outs[i] = ordinary_map(x) if self.decode == "mean" else x
-        return tuple(outs[i] for i in self.out_indices)
-
-    def train(self, mode: bool = True) -> MetaSpikeFormer:
-        """Switch mode; frozen stages, and norms with ``norm_eval``, stay in evaluation."""
-        super().train(mode)
-        self._freeze()
-        if mode and self.norm_eval:
-            for m in self.modules():
-                if isinstance(m, _BatchNorm):
-                    m.eval()
-        return self
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile in place, as ``nn.Module.compile``, but block by block.
-
-        Blocks of a stage share a graph. In one graph of the whole, sizes that are halved again and
-        again become expressions that ``dynamic=True`` takes many minutes over.
-        """
-        for stage in self.stages:
-            for module in (stage.downsample, *stage.blocks):
-                module.compile(*args, **kwargs)
-
-    def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says.
-
-        ``type="Pretrained"`` comes last and takes any checkpoint with a Meta-SpikeFormer in it, see
-        :func:`mmspike.checkpoints.load_pretrained`.
-
-        Raises:
-            CheckpointError: If a pretrained checkpoint cannot be read or does not fit.
-        """
-        init_weights(self, super().init_weights)
-
-    def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
-        """Tell the layer that a parameter belongs to, for layer-wise learning rates.
-
-        Args:
-            param_name: Name of the parameter.
-            prefix: What the names begin with, before the backbone's own.
-
-        Returns:
-            Its layer, and the number of layers: the image's convolution is 0, the twelve blocks are
-            1 to 12 (a downsampling counts with the block after it), and the last, 13, is for what
-            follows the backbone.
-
-        Raises:
-            ValueError: If it is not a name of the backbone's.
-        """
-        match = re.fullmatch(
-            r"stages\.(\d+)\.(?:downsample|blocks\.(\d+))\..+", param_name.removeprefix(prefix)
-        )
-        if match is None:
-            raise ValueError(f"MetaSpikeFormer has no parameter {param_name!r}")
-        stage, block = int(match[1]), match[2]
-        first = 1 + sum(self.depths[:stage])
-        depth = 0 if stage == 0 and block is None else first + int(block or 0)
-        return depth, sum(self.depths) + 2
-
-    def _freeze(self) -> None:
-        for stage in self.stages[: self.frozen_stages + 1]:
-            stage.eval().requires_grad_(False)
-        for stage in self.stages[max(self.out_indices) + 1 :]:  # which nothing reads
-            stage.eval().requires_grad_(False)
-
-
-def _build_stages(
-    arch: Arch,
-    time_steps: int,
-    in_channels: int,
-    drop_path_rate: float,
-    neuron_cfg: dict[str, Any] | None,
-    attention: dict[str, Any],
-    norm_cfg: dict[str, Any],
-) -> nn.ModuleList:
-    """Build the stem and the four stages."""
-    common: dict[str, Any] = {"norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
-    widths = _widths(arch)
-
-    def block(stage: int, index: int) -> Block:
-        width, conv = widths[stage], stage < CONV_STAGES
-        if conv:
-            mixer: nn.Module = SepConv(width, **common)
-        else:
-            mixer = SpikeDrivenSelfAttention(width, arch.num_heads, **attention, **common)
-        drop = drop_path_rate * index / max(1, sum(arch.depths) - 1)
-        return Block(mixer, ChannelMLP(width, 3 if conv else 1, **common), drop)
-
-    stages = nn.ModuleList()
-    index = 0
-    for i, (width, stride, depth) in enumerate(zip(widths, STRIDES, arch.depths, strict=True)):
-        options: dict[str, Any] = {"stride": stride, "bias": True, "norm_cfg": norm_cfg}
-        if i == 0:
-            down = spike_conv(in_channels, width, 7, neuron_cfg=False, **options)
+        def downsample(stage: int, stride: int) -> SpikeLayer:
+            options: dict[str, Any] = {"stride": stride, "bias": True, **common}
+            if stage > 0:
+                options["init_rate"] = ONE_SIGMA_RATE
+                return spike_conv(widths[stage], widths[stage + 1], 3, **options)
+            down = spike_conv(in_channels, widths[1], 7, **{**options, "neuron_cfg": False})
             spread_biases(down.norm, build_neuron(neuron_cfg))
-        else:
-            options |= {"neuron_cfg": neuron_cfg, "init_rate": ONE_SIGMA_RATE}
-            down = spike_conv(widths[i - 1], width, 3, **options)
-        blocks = [block(i, index + j) for j in range(depth)]
-        stages.append(Stage(down, blocks) if i else Stem(down, blocks, time_steps))
-        index += depth
-    return stages
+            return down
 
+        def block(stage: int, drop_path: float) -> Block:
+            width, conv = widths[stage + 1], stage < CONV_STAGES
+            if conv:
+                mixer: nn.Module = SepConv(width, **common)
+            else:
+                mixer = SpikeDrivenSelfAttention(width, **attention, **common)
+            return Block(mixer, ChannelMLP(width, 3 if conv else 1, **common), drop_path)
 
-def _widths(arch: Arch) -> tuple[int, ...]:
-    """Widths of the stem and the four stages."""
-    return (arch.embed_dims[0] // 2, *arch.embed_dims)
+        super().__init__(
+            build_stages(size, time_steps, downsample, block, drop_path_rate),
+            size,
+            out_indices,
+            decode,
+            frozen_stages,
+            norm_eval,
+            with_cp,
+            init_cfg,
+        )

@@ -44,7 +44,7 @@ def load_pretrained(
     the file has none. The model is changed only if everything fits.
 
     Args:
-        model: ``MetaSpikeFormer``, or a model with one as its ``backbone``.
+        model: ``MetaSpikeFormer``, ``ESpikeFormer``, or a model with one as its ``backbone``.
         file: Path or ``http(s)://`` address.
         strict: Whether file and model must have the same backbone tensors. Otherwise those that fit
             are loaded, and the others stand in the report and in a warning.
@@ -57,7 +57,7 @@ def load_pretrained(
         CheckpointError: If the file cannot be read (see
             :func:`~mmspike.checkpoints.reading.read_checkpoint`), holds numbers that are not
             finite, or does not fit.
-        TypeError: If the model has no ``MetaSpikeFormer``.
+        TypeError: If the model has neither.
     """
     model = getattr(model, "module", model)  # inside a wrapper of distributed training
     part = "backbone." if hasattr(model, "backbone") else ""
@@ -68,7 +68,9 @@ def load_pretrained(
     }
     if f"{part}stages.0.downsample.layer.weight" not in targets:
         backbone = getattr(model, "backbone", model)
-        raise TypeError(f"load_pretrained: {type(backbone).__name__} is not a MetaSpikeFormer")
+        raise TypeError(
+            f"load_pretrained: {type(backbone).__name__} is not a MetaSpikeFormer or ESpikeFormer"
+        )
     checkpoint = read_checkpoint(file, mmap=True)
     source = sort_checkpoint(checkpoint, prefix)
     offered = {part + name: tensor for name, tensor in source.backbone.items()}

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from mmspike.archs import META_SPIKEFORMER
 from mmspike.checkpoints.sources import Source, arch_of, shorten
+from mmspike.checkpoints.upstream import family_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class LoadReport:
         """One line for the log."""
         wanted = [*self.loaded, *self.missing, *self.mismatched]
         what = "backbone" if not any(n.startswith("head") for n in wanted) else "classifier"
-        line = f"loaded {len(self.loaded)} of {len(wanted)} {what} tensors from {_a(self.source)}"
+        source = with_article(self.source)
+        line = f"loaded {len(self.loaded)} of {len(wanted)} {what} tensors from {source}"
         if self.missing:
             line += f"; missing {shorten(self.missing)}"
         if self.mismatched:
@@ -72,7 +73,7 @@ def explain_misfit(
         targets: The model's tensors.
         part: What the names of the backbone's tensors start with in ``targets``.
     """
-    lines = [f"checkpoint {report.file}, {_a(report.source)}, does not fit the model:"]
+    lines = [f"checkpoint {report.file}, {with_article(report.source)}, does not fit the model:"]
     if report.missing:
         lines.append(f"  missing: {shorten(report.missing)}")
     if report.mismatched:
@@ -87,9 +88,13 @@ def explain_misfit(
 
 
 def _guess(source: Source, targets: Mapping[str, Tensor], report: LoadReport) -> str:
+    family = family_of(targets)
+    if source.family is not family:
+        given, wanted = (with_article(f.name) for f in (source.family, family))
+        return f"this is a file of {given}; the model is {wanted}"
     theirs, ours = arch_of(source.backbone), arch_of(targets)
     if theirs is not None and theirs != ours:
-        for name, arch in META_SPIKEFORMER.items():
+        for name, arch in family.archs.items():
             if list(arch.embed_dims) == theirs:
                 return f"these widths are the {name} model's: set arch='{name}'"
         return f"the file's widths are {theirs}: set arch=dict(embed_dims={theirs}, num_heads=...)"
@@ -120,5 +125,6 @@ def _group(names: list[str]) -> str:
     return shorten([f"{part}.* ({count})" for part, count in parts.items()], 6)
 
 
-def _a(noun: str) -> str:
+def with_article(noun: str) -> str:
+    """``a`` or ``an``, and a noun."""
     return f"{'an' if noun[0].lower() in 'aeiou' or noun.startswith('mm') else 'a'} {noun}"

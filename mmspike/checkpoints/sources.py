@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mmspike.checkpoints.reading import CheckpointError, CheckpointFile
-from mmspike.checkpoints.upstream import find_root, translate_key, translate_state_dict
+from mmspike.checkpoints.upstream import Family, family_of, find_root, translate_state_dict
 
 _CONTAINERS = ("state_dict", "model", "module", "net")
 _WRAPPERS = ("module.", "_orig_mod.")  # of distributed training and of torch.compile
@@ -23,14 +23,16 @@ class Source:
     """The tensors of a checkpoint, sorted.
 
     Attributes:
+        family: The published family of its backbone.
         format: What the checkpoint is, in words.
         backbone: Tensors of the backbone under this project's names.
         heads: Tensors of classification heads, ``head.*`` and ``head_kd.*``.
-        unknown: Names of tensors inside the backbone that no Meta-SpikeFormer has.
+        unknown: Names of tensors inside the backbone that no backbone of the family has.
         ignored: Names of tensors outside the backbone.
         reshaped: Names, as ``backbone`` has them, of those stored in another shape.
     """
 
+    family: Family
     format: str
     backbone: dict[str, Tensor]
     heads: dict[str, Tensor]
@@ -54,7 +56,7 @@ def sort_checkpoint(file: CheckpointFile, prefix: str = "") -> Source:
             a name of what lies beside the ``state_dict`` counts as a beginning too.
 
     Raises:
-        CheckpointError: If the file holds no tensors, none of a Meta-SpikeFormer, or several.
+        CheckpointError: If the file holds no tensors, none of a backbone of ours, or several.
     """
     tensors, container = find_tensors(file)
     if prefix:
@@ -65,18 +67,20 @@ def sort_checkpoint(file: CheckpointFile, prefix: str = "") -> Source:
     mine = {k.removeprefix(root): v for k, v in tensors.items() if k.startswith(root)}
     of_heads = tuple(base + head for head in _HEADS)
     heads = {k.removeprefix(base): v for k, v in tensors.items() if k.startswith(of_heads)}
+    family = family_of(mine)
     published = translate_state_dict(mine)
     backbone = published or {k: v for k, v in mine.items() if k.startswith("stages.")}
-    names = [k for k in mine if translate_key(k)] if published else list(backbone)
+    names = [k for k in mine if family.to_ours(k)] if published else list(backbone)
     outside = [k for k in tensors if not k.startswith((root, *of_heads))]
     others = [k for k in mine if k not in names and k not in heads]
     unknown = [k for k in others if is_part or k.startswith(_ROOTS)]
-    flat = [translate_key(k) for k in names if mine[k].dim() == 3] if published else []
-    format_ = _describe(bool(published), is_part, bool(heads), container)
+    flat = [family.to_ours(k) for k in names if mine[k].dim() == 3] if published else []
+    format_ = _describe(family, bool(published), is_part, bool(heads), container)
     if not prefix:  # where the user has not said which
         format_ += " of averaged weights" if any(k in _COUNTS for k in outside) else ""
         format_ += _beside(container, file.content)
     return Source(
+        family=family,
         format=format_,
         backbone=backbone,
         heads=heads,
@@ -161,8 +165,8 @@ def _find_root(tensors: dict[str, Tensor], file: CheckpointFile) -> str:
     roots = list(dict.fromkeys(root for key in tensors if (root := find_root(key)) is not None))
     if not roots:
         raise CheckpointError(
-            f"checkpoint {file.path}: no tensor of a Meta-SpikeFormer in it; its names are "
-            f"{shorten(tensors)}"
+            f"checkpoint {file.path}: no tensor of a Meta-SpikeFormer or E-SpikeFormer; "
+            f"its names are {shorten(tensors)}"
         )
     if len(roots) > 1:
         raise CheckpointError(
@@ -187,13 +191,15 @@ def _beside(container: str | None, content: Any) -> str:
     return f" (its {what}, not {', '.join(others)})"
 
 
-def _describe(published: bool, is_part: bool, has_heads: bool, container: Any) -> str:
+def _describe(
+    family: Family, published: bool, is_part: bool, has_heads: bool, container: Any
+) -> str:
     if published and is_part:
-        return "detector or segmentor with published names"
+        return f"{family.name} detector or segmentor with published names"
     if published and (has_heads or container == "model"):
-        return "Meta-SpikeFormer classification checkpoint"
+        return f"{family.name} classification checkpoint"
     if published:
-        return "bare Meta-SpikeFormer state dict"
+        return f"bare {family.name} state dict"
     if is_part:
         return "mmspike classifier" if has_heads else "mmspike detector or segmentor"
     return "mmspike backbone"

@@ -1,11 +1,15 @@
-"""Names of the published Meta-SpikeFormer checkpoints, translated to this project's."""
+"""Names of the published checkpoints, family by family, translated to this project's."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
+
+from mmspike.archs import E_SPIKEFORMER as E_SPIKEFORMER_ARCHS
+from mmspike.archs import META_SPIKEFORMER as META_SPIKEFORMER_ARCHS
+from mmspike.archs import Arch
 
 _MODULES = {
     "downsample1_1": "stages.0.downsample",
@@ -20,23 +24,100 @@ _MODULES = {
     "downsample4": "stages.4.downsample",
     "block4": "stages.4.blocks",
 }
-_LAYERS = {
-    "encode_conv": "layer",
-    "encode_bn": "norm",
-    "Conv.pwconv1": "mixer.0.layer",
-    "Conv.bn1": "mixer.0.norm",
-    "Conv.dwconv": "mixer.1.layer.0",
-    "Conv.pwconv2": "mixer.1.layer.1",
-    "Conv.bn2": "mixer.1.norm",
+_OUR_MODULES = {ours: theirs for theirs, ours in _MODULES.items()}
+_DOWNSAMPLE = {"encode_conv": "layer", "encode_bn": "norm"}
+_CONV_MLP = {
     "conv1": "mlp.0.layer",
     "bn1": "mlp.0.norm",
     "conv2": "mlp.1.layer",
     "bn2": "mlp.1.norm",
+}
+_CHANNEL_MLP = {
     "mlp.fc1_conv": "mlp.0.layer",
     "mlp.fc1_bn": "mlp.0.norm",
     "mlp.fc2_conv": "mlp.1.layer",
     "mlp.fc2_bn": "mlp.1.norm",
-    **{
+}
+
+
+class Family:
+    """A published family: its sizes, and its names for the layers of blocks beside ours.
+
+    Args:
+        name: What it is called.
+        archs: Its named sizes.
+        conv: Layers of a convolutional block, theirs to ours.
+        attention: Layers of a block with attention.
+    """
+
+    def __init__(
+        self, name: str, archs: Mapping[str, Arch], conv: dict[str, str], attention: dict[str, str]
+    ) -> None:
+        self.name, self.archs = name, archs
+        self._layers = {**_DOWNSAMPLE, **conv, **attention}
+        self._back = {
+            kind: {ours: theirs for theirs, ours in layers.items()}
+            for kind, layers in (
+                ("downsample", _DOWNSAMPLE),
+                ("conv", conv),
+                ("attention", attention),
+            )
+        }
+        self._pattern = re.compile(
+            rf"({'|'.join(map(re.escape, _MODULES))})\.(?:(\d+)\.)?"
+            rf"({'|'.join(map(re.escape, self._layers))})\.(\w+)"
+        )
+        ours = sorted(map(re.escape, set(self._layers.values())), key=len, reverse=True)
+        self._our_pattern = re.compile(
+            rf"stages\.(\d+)\.(downsample|blocks\.\d+)\.({'|'.join(ours)})\.(\w+)"
+        )
+        self._any = re.compile(
+            rf"((?:.*\.)?)(?:{self._pattern.pattern}|{self._our_pattern.pattern})"
+        )
+
+    def to_ours(self, key: str) -> str | None:
+        """The name here of a backbone tensor; ``None`` if it is none of theirs."""
+        match = self._pattern.fullmatch(key)
+        if match is None:
+            return None
+        module, index, layer, tensor = match.groups()
+        return ".".join(filter(None, (_MODULES[module], index, self._layers[layer], tensor)))
+
+    def to_theirs(self, name: str) -> str | None:
+        """Undo :meth:`to_ours`; ``None`` if it has no published name."""
+        match = self._our_pattern.fullmatch(name)
+        if match is None:
+            return None
+        stage, part, layer, tensor = match.groups()
+        blocks = "conv" if int(stage) <= 2 else "attention"
+        kind = "downsample" if part == "downsample" else blocks
+        theirs = self._back[kind].get(layer)
+        ours = f"stages.{stage}.{part}"
+        if kind == "attention":
+            ours, index = ours.rsplit(".", 1)
+            theirs = theirs and f"{index}.{theirs}"
+        module = _OUR_MODULES.get(ours)
+        return f"{module}.{theirs}.{tensor}" if module and theirs else None
+
+    def find_root(self, key: str) -> str | None:
+        """What stands before the name of a backbone tensor; ``None`` if it is not one's."""
+        match = self._any.fullmatch(key)
+        return None if match is None else match[1]
+
+
+META_SPIKEFORMER = Family(
+    "Meta-SpikeFormer",
+    META_SPIKEFORMER_ARCHS,
+    conv={
+        "Conv.pwconv1": "mixer.0.layer",
+        "Conv.bn1": "mixer.0.norm",
+        "Conv.dwconv": "mixer.1.layer.0",
+        "Conv.pwconv2": "mixer.1.layer.1",
+        "Conv.bn2": "mixer.1.norm",
+        **_CONV_MLP,
+    },
+    attention=_CHANNEL_MLP
+    | {
         f"attn.{x}_conv.{theirs}": f"mixer.{x}_{ours}"
         for x in ("q", "k", "v", "proj")
         for theirs, ours in {
@@ -48,52 +129,63 @@ _LAYERS = {
             "1": "norm",
         }.items()
     },
-}
-_PATTERN = re.compile(
-    rf"({'|'.join(map(re.escape, _MODULES))})\.(?:(\d+)\.)?"
-    rf"({'|'.join(map(re.escape, _LAYERS))})\.(\w+)"
 )
-
-_OUR_PATTERN = re.compile(
-    rf"stages\.(\d+)\.(downsample|blocks\.\d+)\."
-    rf"({'|'.join(sorted(map(re.escape, set(_LAYERS.values())), key=len, reverse=True))})\.(\w+)"
+_PARTS = {"0": "layer", "1": "norm"}
+_SEPARABLE = ("pwconv1", "dwconv", "pwconv2")
+E_SPIKEFORMER = Family(
+    "E-SpikeFormer",
+    E_SPIKEFORMER_ARCHS,
+    conv=_CONV_MLP
+    | {
+        f"Conv.{theirs}.{i}": f"mixer.{n}.{part}"
+        for n, theirs in enumerate(_SEPARABLE)
+        for i, part in _PARTS.items()
+    },
+    attention=_CHANNEL_MLP
+    | {
+        f"conv.{theirs}.{i}": f"conv.{n}.{part}"
+        for n, theirs in enumerate(_SEPARABLE)
+        for i, part in _PARTS.items()
+    }
+    | {
+        f"attn.{x}_conv.{i}": f"mixer.{x}.{part}"
+        for x in ("q", "k", "v", "proj")
+        for i, part in _PARTS.items()
+    },
 )
-_ANY_NAME = re.compile(rf"((?:.*\.)?)(?:{_PATTERN.pattern}|{_OUR_PATTERN.pattern})")
-_UPSTREAM_MODULES = {ours: theirs for theirs, ours in _MODULES.items()}
-_UPSTREAM_LAYERS: dict[str, dict[str, str]] = {"downsample": {}, "conv": {}, "attention": {}}
-for _theirs, _ours in _LAYERS.items():
-    if _theirs.startswith("encode"):
-        _UPSTREAM_LAYERS["downsample"][_ours] = _theirs
-    else:
-        _kind = "attention" if _theirs.startswith(("mlp.", "attn.")) else "conv"
-        _UPSTREAM_LAYERS[_kind][_ours] = _theirs
+FAMILIES = (META_SPIKEFORMER, E_SPIKEFORMER)
 
 
-def translate_key(key: str) -> str | None:
+def family_of(names: Iterable[str]) -> Family:
+    """The family that has most of some names, published or ours."""
+    names = list(names)
+    known = [sum(f.find_root(name) == "" for name in names) for f in FAMILIES]
+    return FAMILIES[known.index(max(known))]
+
+
+def translate_key(key: str, family: Family = META_SPIKEFORMER) -> str | None:
     """Translate the name of a backbone tensor.
 
     Args:
         key: Its name in a published checkpoint.
+        family: The checkpoint's.
 
     Returns:
-        Its name in :class:`~mmspike.backbones.MetaSpikeFormer`; ``None`` if it is not a tensor of
-        the backbone.
+        Its name here; ``None`` if it is not a tensor of the backbone.
 
     Examples:
         >>> translate_key("block3.0.attn.q_conv.1.running_mean")
         'stages.3.blocks.0.mixer.q_norm.running_mean'
+        >>> translate_key("block3.0.attn.q_conv.1.running_mean", E_SPIKEFORMER)
+        'stages.3.blocks.0.mixer.q.norm.running_mean'
         >>> translate_key("head.weight") is None
         True
     """
-    match = _PATTERN.fullmatch(key)
-    if match is None:
-        return None
-    module, index, layer, tensor = match.groups()
-    return ".".join(filter(None, (_MODULES[module], index, _LAYERS[layer], tensor)))
+    return family.to_ours(key)
 
 
 def find_root(key: str) -> str | None:
-    """What stands before the name of a backbone tensor, published or ours.
+    """What stands before the name of a backbone tensor, published or ours, of any family.
 
     Args:
         key: Name of a tensor of any model.
@@ -107,36 +199,7 @@ def find_root(key: str) -> str | None:
         >>> find_root("model.head.weight") is None
         True
     """
-    match = _ANY_NAME.fullmatch(key)
-    return None if match is None else match[1]
-
-
-def to_upstream_key(name: str) -> str | None:
-    """Undo :func:`translate_key`.
-
-    Args:
-        name: Name of a tensor in :class:`~mmspike.backbones.MetaSpikeFormer`.
-
-    Returns:
-        Its name in a published checkpoint; ``None`` if it has none.
-
-    Examples:
-        >>> to_upstream_key("stages.3.blocks.0.mlp.0.norm.bias")
-        'block3.0.mlp.fc1_bn.bias'
-    """
-    match = _OUR_PATTERN.fullmatch(name)
-    if match is None:
-        return None
-    stage, part, layer, tensor = match.groups()
-    blocks = "conv" if int(stage) <= 2 else "attention"
-    kind = "downsample" if part == "downsample" else blocks
-    theirs = _UPSTREAM_LAYERS[kind].get(layer)
-    ours = f"stages.{stage}.{part}"
-    if kind == "attention":
-        ours, index = ours.rsplit(".", 1)
-        theirs = theirs and f"{index}.{theirs}"
-    module = _UPSTREAM_MODULES.get(ours)
-    return f"{module}.{theirs}.{tensor}" if module and theirs else None
+    return next((root for f in FAMILIES if (root := f.find_root(key)) is not None), None)
 
 
 def to_upstream_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -151,11 +214,12 @@ def to_upstream_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor
     Raises:
         KeyError: If a tensor has no published name.
     """
+    family = family_of(state_dict)
     out = {}
     for name, value in state_dict.items():
-        key = to_upstream_key(name)
+        key = family.to_theirs(name)
         if key is None:
-            raise KeyError(f"{name} has no name in a published Meta-SpikeFormer checkpoint")
+            raise KeyError(f"{name} has no name in a published {family.name} checkpoint")
         out[key] = value.squeeze(-1) if ".mlp." in key and value.dim() == 4 else value
     return out
 
@@ -172,9 +236,10 @@ def translate_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Returns:
         Tensors under this project's names.
     """
+    family = family_of(state_dict)
     out = {}
     for key, value in state_dict.items():
-        name = translate_key(key)
+        name = family.to_ours(key)
         if name is not None:
             out[name] = value.unsqueeze(-1) if value.dim() == 3 else value
     return out

@@ -1,5 +1,14 @@
 """Folding and re-parameterising a trained model for inference."""
 
 from mmspike.deploy.switch import DeployReport, switch_to_deploy
+from mmspike.deploy.unroll import UnrollReport, unroll
+from mmspike.deploy.unroll_check import UnrollCheck, check_unrolled
 
-__all__ = ["DeployReport", "switch_to_deploy"]
+__all__ = [
+    "DeployReport",
+    "UnrollCheck",
+    "UnrollReport",
+    "check_unrolled",
+    "switch_to_deploy",
+    "unroll",
+]

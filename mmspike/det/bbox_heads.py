@@ -70,9 +70,9 @@ class SpikeConvFCBBoxHead(ConvFCBBoxHead):
         x_reg = self._run_branch(x, self.reg_convs, self.reg_fcs)
         cls_score = bbox_pred = None
         if self.with_cls:
-            cls_score = predict(self.fc_cls, self.cls_neuron(x_cls), self.fc_cls.weight)
+            cls_score = predict(self.fc_cls, self.cls_neuron(x_cls), self.fc_cls)
         if self.with_reg:
-            bbox_pred = predict(self.fc_reg, self.reg_neuron(x_reg), self.fc_reg.weight)
+            bbox_pred = predict(self.fc_reg, self.reg_neuron(x_reg), self.fc_reg)
         return cls_score, bbox_pred
 
     def _run_branch(

@@ -63,4 +63,4 @@ class SpikeFCNMaskHead(FCNMaskHead):
         x = run_layers([*self.convs, self.upsample] if spiking else self.convs, x)
         if not spiking and self.upsample is not None:
             x = per_step(self.upsample, x)
-        return predict(self.conv_logits, self.neuron(x), self.conv_logits.weight)
+        return predict(self.conv_logits, self.neuron(x), self.conv_logits)

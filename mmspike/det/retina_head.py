@@ -70,7 +70,7 @@ class SpikeRetinaHead(RetinaHead):
         )
         scores, deltas = (
             [
-                predict(predictor, neuron(y), predictor.weight).to(dtype)
+                predict(predictor, neuron(y), predictor).to(dtype)
                 for y in run_layers_on_levels(convs, x)
             ]
             for convs, neuron, predictor in branches

@@ -79,5 +79,5 @@ class SpikeRPNHead(RPNHead):
         spikes = self.neuron(x)
         dtype = torch.promote_types(x.dtype, torch.float32)
         predictors = (self.rpn_cls, self.rpn_reg)
-        scores, deltas = (predict(layer, spikes, layer.weight).to(dtype) for layer in predictors)
+        scores, deltas = (predict(layer, spikes, layer).to(dtype) for layer in predictors)
         return scores, deltas

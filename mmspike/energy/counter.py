@@ -24,7 +24,7 @@ from mmspike.energy.operators import (
 from mmspike.energy.provenance import MOVES, VIEWS, Provenance, Tracker, real_values
 from mmspike.energy.report import EnergyReport, LayerRow
 from mmspike.layers.conv_shape import ActsAsConvolution
-from mmspike.neurons import levels_of
+from mmspike.neurons import frames_of, levels_of, unit_of
 
 KNOWN = frozenset({*flop_registry, *VIEWS, *MOVES})
 """Operators with a rule; others are taken apart where they consist of several."""
@@ -220,14 +220,15 @@ class EnergyCounter:
     def _declare(self, neuron: nn.Module, spikes: Tensor) -> None:
         name = self._scopes[-1][0]
         steps = time_steps_of(neuron, spikes)
-        provenance = Provenance(steps, is_spikes=True)
+        provenance = Provenance(steps, is_spikes=True, unit=unit_of(neuron))
         self._tracker[spikes] = provenance
         if not self.neurons and self.layers and steps > 1 and spikes.dim() > 1:
             image = next(iter(self.layers.values()))
             if image.input_shape[0] == steps * spikes.size(1):  # repeated before it, not after
                 self._image_steps = steps
                 image.macs /= steps
-        row = self.neurons.setdefault(name, NeuronRow(name, levels_of(neuron) or 1))
+        fresh = NeuronRow(name, levels_of(neuron) or 1, frames=frames_of(neuron))
+        row = self.neurons.setdefault(name, fresh)
         row.add(provenance.count_spikes(spikes), spikes.numel() / steps)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmspike.energy.names import part_of
 from mmspike.energy.provenance import exact_sum
-from mmspike.neurons import Spiking, levels_of
+from mmspike.neurons import Spiking, count_of, frames_of, levels_of, unit_of
 
 _NEURONS = (sj_neuron.BaseNode, sj_neuron.PSN, sj_neuron.MaskedPSN, sj_neuron.SlidingPSN)
 
@@ -39,15 +39,17 @@ class NeuronRow:
 
     Attributes:
         name: Name of the module.
-        levels: Largest value of its output, 1 for spikes.
+        levels: Largest number of spikes of an output: 1, or D of an integer neuron.
         spikes: Spikes per step.
         outputs: Outputs per step.
+        frames: Binary frames of a step, if integers are sent as such; they count as steps here.
     """
 
     name: str
     levels: int = 1
     spikes: list[float] = field(default_factory=list)
     outputs: float = 0.0
+    frames: int = 1
 
     def add(self, spikes: Sequence[float], outputs: float) -> None:
         """Add one call."""
@@ -89,7 +91,7 @@ class FiringRateMonitor:
         self._handles = []
         for name, module in model.named_modules():
             if is_neuron(module):
-                row = NeuronRow(name, levels_of(module) or 1)
+                row = NeuronRow(name, levels_of(module) or 1, frames=frames_of(module))
                 self.rows.append(row)
                 self._handles.append(module.register_forward_hook(_recorder(row)))
 
@@ -110,7 +112,8 @@ def _recorder(row: NeuronRow) -> Callable:
     def record(module: nn.Module, args: Any, spikes: Tensor) -> None:
         steps = time_steps_of(module, spikes)
         if spikes.numel():
-            row.add(exact_sum(spikes.detach().reshape(steps, -1)), spikes.numel() / steps)
+            counts = count_of(spikes.detach(), unit_of(module))
+            row.add(exact_sum(counts.reshape(steps, -1)), spikes.numel() / steps)
 
     return record
 

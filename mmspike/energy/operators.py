@@ -10,7 +10,7 @@ three layers of which two read real values, and leaves out borders always.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from mmspike.energy.provenance import Provenance, Tracker, sum_per_step
 from mmspike.layers.conv_shape import ConvShape
+from mmspike.neurons import count_of
 
 aten = torch.ops.aten
 
@@ -113,10 +114,10 @@ def count_convolution(
     if p is None or not p.is_spikes:
         return OpCount(kind, macs, p.time_steps if p else 1)
     count = _count_gated(kind, macs, x, p)
-    weighted = x.float()
+    weighted = count_of(x, p.unit).float()
     for axis, r in enumerate(reach):  # small whole numbers, exact in float32
         weighted = weighted * r.to(x.device).view(-1, *[1] * (len(reach) - axis - 1))
-    synops = [out_channels * s for s in sum_per_step(weighted, p)]
+    synops = [out_channels * s for s in sum_per_step(weighted, replace(p, unit=1.0))]
     if p.is_averaged:  # the steps are known by their share alone, their sum exactly
         total, spikes = round(sum(synops)), count.spikes or []
         synops = [total * s / (sum(spikes) or 1) for s in spikes]
@@ -174,7 +175,7 @@ def _count_coincidences(
     if p.is_averaged or q.is_averaged:  # no longer spikes that are there or not
         return OpCount(kind, macs, 1)
     steps = max(p.time_steps, q.time_steps)
-    both = a.float().sum(-2) * b.float().sum(-1)  # [.., K]
+    both = count_of(a, p.unit).float().sum(-2) * count_of(b, q.unit).float().sum(-1)  # [.., K]
     in_batch = both.dim() > 1 and p.time_axis == q.time_axis == 0
     synops = sum_per_step(both, Provenance(steps, time_axis=0 if in_batch else None))
     return OpCount(kind, macs, steps, synops, macs / steps, synops)

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from mmspike.neurons import count_of
+
 aten = torch.ops.aten
 
 VIEWS = frozenset(
@@ -82,6 +84,7 @@ class Provenance:
         is_averaged: Whether the steps were averaged.
         time_axis: The axis that is T, or T times something; ``None`` where there is none any more.
         sums: Number of spikes per step.
+        unit: What a spike is worth.
     """
 
     time_steps: int
@@ -89,6 +92,7 @@ class Provenance:
     is_averaged: bool = False
     time_axis: int | None = 0
     sums: Sums = field(default_factory=Sums)
+    unit: float = 1.0
 
     def count_spikes(self, x: Tensor) -> list[float]:
         """Count the spikes in ``x``, step by step.
@@ -106,8 +110,9 @@ class Provenance:
 
 
 def sum_per_step(x: Tensor, p: Provenance) -> list[float]:
-    """Sum a tensor's values step by step, exactly; see :meth:`Provenance.count_spikes`."""
+    """Sum a tensor's spikes step by step, exactly; see :meth:`Provenance.count_spikes`."""
     steps, axis = p.time_steps, p.time_axis
+    x = x / p.unit if p.is_averaged and p.unit != 1 else count_of(x, p.unit)
     if axis is None or x.size(axis) % steps:
         total = exact_sum(x.reshape(1, -1))[0] * (steps if p.is_averaged else 1)
         return [total / steps] * steps
@@ -215,7 +220,7 @@ def _derive(
 ) -> Provenance | None:
     x, p = max(known, key=lambda pair: 1 if pair[1].is_averaged else pair[1].time_steps)
     spikes = all_known and all(q.is_spikes for _, q in known)
-    alike = all((q.time_steps, q.is_averaged, q.time_axis) == _kind(p) for _, q in known)
+    alike = all(_kind(q) == _kind(p) for _, q in known)
     steps = 1 if p.is_averaged else p.time_steps
     if op in REDUCTIONS:
         return _reduce(op, args, x, p, spikes, out)
@@ -224,7 +229,9 @@ def _derive(
         if dim == p.time_axis and (op is not aten.slice or out.shape != x.shape):
             left = out.size(dim) if op is aten.slice else 1
             whole = x.size(dim) == p.time_steps  # else T times something: the steps are mixed
-            return Provenance(left if whole else 1, True) if spikes else real_values(left)
+            if spikes:
+                return Provenance(left if whole else 1, True, unit=p.unit)
+            return real_values(left)
     if op in VIEWS:
         axis = _axis_of_view(op, args, x, p, out)
         if not spikes:
@@ -237,12 +244,12 @@ def _derive(
     if spikes and alike and (moved or gated):
         if op is aten.stack and axis is not None:
             axis += (args[1] if len(args) > 1 else 0) % out.dim() <= axis
-        return replace(p, time_axis=axis, sums=Sums())
+        return replace(p, time_axis=axis, sums=Sums(), unit=p.unit**2 if gated else p.unit)
     return real_values(steps, axis)
 
 
-def _kind(p: Provenance) -> tuple[int, bool, int | None]:
-    return p.time_steps, p.is_averaged, p.time_axis
+def _kind(p: Provenance) -> tuple[int, bool, int | None, float]:
+    return p.time_steps, p.is_averaged, p.time_axis, p.unit
 
 
 def _reduce(

@@ -104,7 +104,7 @@ class EnergyReport:
             return 0.0
         if row.reads == "image":
             per_step = self.conventions.image_layer == "per_step"
-            return row.macs * (self.time_steps if per_step else 1)
+            return row.macs * (self.time_steps // self.frames if per_step else 1)
         return row.executed
 
     def energy_mj(self, row: LayerRow) -> float:
@@ -167,6 +167,16 @@ class EnergyReport:
         if len(heads) > 1:
             groups["heads"] = [row for part in heads for row in groups[part]]
         return {part: self.sum_up(rows) for part, rows in groups.items()}
+
+    @property
+    def levels(self) -> int:
+        """Largest number of spikes of a neuron's output in one step: D of integer neurons."""
+        return max((row.levels for row in self.neurons), default=1)
+
+    @property
+    def frames(self) -> int:
+        """Binary frames of a step, of a network whose integers are sent as such."""
+        return max((row.frames for row in self.neurons), default=1)
 
     @property
     def firing_rate(self) -> float:

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmspike.checkpoints import load_whole
-from mmspike.deploy import switch_to_deploy
+from mmspike.deploy import switch_to_deploy, unroll
 
 
 def keep_runner_from_loading(cfg: Config) -> None:
@@ -26,18 +26,25 @@ def keep_runner_from_loading(cfg: Config) -> None:
 
 
 def load_for_test(
-    runner: Runner, checkpoint: str, *, deploy: bool = False, allow_unexpected: bool = False
+    runner: Runner,
+    checkpoint: str,
+    *,
+    deploy: bool = False,
+    unrolled: bool = False,
+    allow_unexpected: bool = False,
 ) -> None:
-    """Give a runner's model its weights, all of them, and fold it if that is wanted.
+    """Give a runner's model its weights, all of them, and fold or unroll it if that is wanted.
 
     Args:
         runner: Runner of a config that :func:`keep_runner_from_loading` has seen.
         checkpoint: Checkpoint file.
         deploy: Whether to fold the model for inference, after loading.
+        unrolled: Whether to run its integer neurons as binary frames.
         allow_unexpected: Whether the file may hold tensors that the model has not.
 
     Raises:
         CheckpointError: If the file cannot be read or is another model's.
+        ValueError: If a model without integer neurons is to be unrolled.
     """
     model = unwrap(runner.model)
     load_whole(model, checkpoint, allow_unexpected=allow_unexpected)
@@ -46,6 +53,8 @@ def load_for_test(
         runner.hooks.remove(hook)  # the file has the averages already, which it would write again
     if deploy:
         runner.logger.info(f"--deploy: {switch_to_deploy(model)}")
+    if unrolled:
+        runner.logger.info(f"--unroll: {unroll(model)}")
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from mmspike.fused.cpu.engine import CPUEngine
 from mmspike.fused.cuda.engine import CUDAEngine
 from mmspike.fused.memory import ByteEngine
-from mmspike.fused.protocols import Engine, Link, SpikingAttention, SpikingLayer
+from mmspike.fused.protocols import (
+    Engine,
+    Link,
+    SpikingAttention,
+    SpikingLayer,
+    is_spiking_layer,
+)
 from mmspike.fused.switch import is_enabled
 from mmspike.fused.watch import is_watched
 
@@ -30,7 +36,7 @@ def run(layers: Iterable[SpikingLayer], x_seq: Tensor) -> Tensor | None:
 
     Args:
         layers: The layers. Those that are modules with hooks are not run here, since their hooks
-            want to see them called.
+            want to see them called; nor are those that are no :class:`SpikingLayer`.
         x_seq: Membrane potentials, ``[T, B, C, ...]``.
 
     Returns:
@@ -39,6 +45,8 @@ def run(layers: Iterable[SpikingLayer], x_seq: Tensor) -> Tensor | None:
     if torch.compiler.is_compiling():  # what is compiled is the compiler's to fuse
         return None
     layers = tuple(layers)
+    if not all(map(is_spiking_layer, layers)):
+        return None
     engine = _engine_for(layers, x_seq)
     return engine.run(layers, x_seq) if engine else None
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from mmspike.fused.protocols import SpikingAttention, SpikingLayer
-from mmspike.layers.time import per_step
-from mmspike.neurons import levels_of
+from mmspike.layers.time import per_step, unfold_time
+from mmspike.neurons import count_of, levels_of, unit_of
 
 
 def in_fastest_format(img: Tensor) -> Tensor:
-    """Lay out an image ``[B, C, H, W]`` such that convolutions on its device are fastest.
+    """Lay out images ``[(T,) B, C, H, W]`` such that convolutions on their device are fastest.
 
     That is channels-last memory: on a CPU, oneDNN takes a third to half of the time in it for the
     maps of the first stages, and on a GPU, cuDNN a fifth for depthwise convolutions in half
@@ -22,7 +22,8 @@ def in_fastest_format(img: Tensor) -> Tensor:
     """
     if img.device.type not in ("cpu", "cuda"):
         return img
-    return img.contiguous(memory_format=torch.channels_last)
+    last = img.flatten(0, -4).contiguous(memory_format=torch.channels_last)
+    return last if img.dim() == 4 else unfold_time(last, img.size(0))
 
 
 def join_pixels(x_seqs: Sequence[Tensor]) -> Tensor:
@@ -54,16 +55,17 @@ def lay_out_weight(layer: nn.Module) -> None:
 
 
 @contextmanager
-def spikes_saved_as_bytes(spikes: Tensor, levels: int) -> Iterator[None]:
+def spikes_saved_as_bytes(spikes: Tensor, levels: int, unit: float = 1.0) -> Iterator[None]:
     """Let what runs inside keep ``spikes`` as bytes, a quarter of their floats.
 
-    They are whole numbers of up to ``levels``: nothing is lost. The copy is shared by all that
-    keep them. Where something else decides what is kept (activation checkpointing does), it goes
-    on to.
+    They are whole numbers of up to ``levels`` times a unit: nothing is lost. The copy is shared by
+    all that keep them. Where something else decides what is kept (activation checkpointing
+    does), it goes on to.
 
     Args:
         spikes: What a neuron gave.
-        levels: Its largest value; above 255, nothing is changed.
+        levels: The largest of these numbers; above 255, nothing is changed.
+        unit: What they are multiplied with, 1 or one over a whole number.
     """
     if not torch.is_grad_enabled() or levels > 255 or others_save():
         yield
@@ -75,12 +77,14 @@ def spikes_saved_as_bytes(spikes: Tensor, levels: int) -> Iterator[None]:
         if x.data_ptr() != memory or x.numel() != numel or x.dtype != dtype:
             return x
         if not packed:
-            packed.append(x.to(torch.uint8))
+            packed.append(count_of(x, unit).to(torch.uint8))
         same = packed[0].shape == x.shape and packed[0].stride() == x.stride()
         return packed[0] if same else x
 
     def unpack(x: Tensor) -> Tensor:
-        return x.to(dtype) if x.dtype == torch.uint8 else x
+        if x.dtype != torch.uint8:
+            return x
+        return x.to(dtype) if unit == 1.0 else (x / round(1 / unit)).to(dtype)
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         yield
@@ -91,7 +95,7 @@ def saving(spikes: object, neuron: nn.Module) -> AbstractContextManager:
     levels = levels_of(neuron)
     if levels is None or not isinstance(spikes, Tensor):
         return nullcontext()
-    return spikes_saved_as_bytes(spikes, levels)
+    return spikes_saved_as_bytes(spikes, levels, unit_of(neuron))
 
 
 def others_save() -> bool:

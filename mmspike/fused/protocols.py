@@ -24,6 +24,7 @@ def unknown() -> None:
     """Says nothing of some spikes, where nobody asks."""
 
 
+@runtime_checkable
 class SpikingLayer(Protocol):
     """``norm(layer(neuron(x)))``, step by step; ``layer`` reads spikes."""
 
@@ -75,14 +76,24 @@ class SplitLayer(Protocol):
         """
 
 
-_split_types: dict[type, bool] = {}
+_known_types: dict[tuple[type, type], bool] = {}
 
 
 def is_split(layer: nn.Module) -> TypeGuard[SplitLayer]:
-    """Whether a layer is a :class:`SplitLayer`; Python's own check is slow, so once a class."""
-    known = _split_types.get(type(layer))
+    """Whether a layer is a :class:`SplitLayer`."""
+    return _is(layer, SplitLayer)
+
+
+def is_spiking_layer(layer: object) -> TypeGuard[SpikingLayer]:
+    """Whether something is a :class:`SpikingLayer`."""
+    return _is(layer, SpikingLayer)
+
+
+def _is(layer: object, protocol: type) -> bool:
+    """Whether something has a protocol's parts; Python's own check is slow, so once a class."""
+    known = _known_types.get((type(layer), protocol))
     if known is None:
-        known = _split_types[type(layer)] = isinstance(layer, SplitLayer)
+        known = _known_types[type(layer), protocol] = isinstance(layer, protocol)
     return known
 
 

@@ -154,14 +154,35 @@ def run_layers_on_levels(layers: Sequence[SpikeLayer], x_seqs: Sequence[Tensor])
     Returns:
         One ``[T, B, C', H', W']`` per level.
     """
-    if not any(layer.norm.training for layer in layers):
+    if not any(layer.training for layer in layers):
         return [run_layers(layers, x) for x in x_seqs]
     for layer in layers:
         x_seqs = layer.forward_levels(x_seqs)
     return list(x_seqs)
 
 
-def predict(predictor: Callable[[Tensor], Tensor], spikes: Tensor, weight: Tensor) -> Tensor:
+class FrameByFrame(nn.Module):
+    """A predictor that reads binary frames, and not their average; see :func:`predict`.
+
+    Args:
+        layer: The predictor.
+    """
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
+        super().__init__()
+        self.layer = layer
+
+    @property
+    def weight(self) -> Tensor:
+        """The predictor's."""
+        return self.layer.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N, C, ...]`` to ``[N, C', ...]``."""
+        return self.layer(x)
+
+
+def predict(predictor: Callable[[Tensor], Tensor], spikes: Tensor, layer: nn.Module) -> Tensor:
     """What a linear predictor makes of spikes averaged over time, in the type of its weights.
 
     Under autocast that is float32: gradients of a predictor are sums over all pixels or RoIs, the
@@ -170,13 +191,17 @@ def predict(predictor: Callable[[Tensor], Tensor], spikes: Tensor, weight: Tenso
     Args:
         predictor: Linear, so that it may read the average.
         spikes: ``[T, N, ...]``.
-        weight: A weight of the predictor's.
+        layer: The layer with its weights; a :class:`FrameByFrame` reads every step, and what it
+            makes of them is averaged.
 
     Returns:
         ``[N, ...]``.
     """
+    dtype = layer.weight.dtype
     with torch.autocast(spikes.device.type, enabled=False):
-        return predictor(mean_over_time(spikes).to(weight.dtype))
+        if isinstance(layer, FrameByFrame):
+            return mean_over_time(per_step(predictor, spikes.to(dtype)))
+        return predictor(mean_over_time(spikes).to(dtype))
 
 
 def spike_conv(

@@ -22,6 +22,7 @@ FORMS = (
     "deployed",
     "deployed with rep_conv='cheapest'",
     "deployed with rep_conv='conv3x3'",
+    "unrolled",
 )
 """Forms by the number that a mark has; as it is trained, a layer has no mark."""
 
@@ -90,6 +91,11 @@ def _explain(name: str, given: int, here: int) -> str:
         f"{name or 'model'}: the weights are {form}, the model is {FORMS[here]}: under the same "
         "names, these are other numbers. "
     )
+    if "unrolled" in (form, FORMS[here]):
+        return (
+            f"{text}Load the weights as they were trained, before mmspike.deploy.unroll is called, "
+            "or what a model of the same form has saved"
+        )
     if here == 0:
         call = form.partition(" with ")[2]
         call = f"switch_to_deploy(model, {call})" if call else "switch_to_deploy(model)"

@@ -37,6 +37,11 @@ def default_neuron(cfg: NeuronCfg | None) -> Iterator[None]:
         _default.reset(token)
 
 
+def default_neuron_cfg() -> NeuronCfg | None:
+    """The config of :func:`default_neuron` that holds here; ``None`` if there is none."""
+    return _default.get()
+
+
 def build_neuron(cfg: NeuronCfg | None = None, **override: Any) -> nn.Module:
     """Build a neuron, which starts every call at rest.
 

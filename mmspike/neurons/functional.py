@@ -103,3 +103,40 @@ def lif_multi_step(
         spikes.append(surrogate(h - v_threshold))
     s_seq = torch.stack(spikes) if len(spikes) > 1 else spikes[0].unsqueeze(0)
     return s_seq.to(x_seq.dtype)
+
+
+def integer_lif_multi_step(
+    x_seq: Tensor, levels: int, beta: float, normalize: bool, detach_reset: bool
+) -> Tensor:
+    r"""Charge, fire an integer and subtract it, at every step of a sequence, from rest.
+
+    .. math::
+        u_t = h_{t-1} + x_t, \quad n_t = \mathrm{round}(\mathrm{clip}(u_t, 0, D)), \quad
+        h_t = \beta (u_t - n_t)
+
+    Ties are rounded to the nearest even integer. The gradient of :math:`n` by :math:`u` is 1 from 0
+    to D, both included, and 0 outside. The potential is kept in float32 (or float64) whatever the
+    type of the input.
+
+    Source: "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training"
+    (arXiv 2411.16061), section 3; "SpikeYOLO" (arXiv 2407.20708), section 3.3, where it is I-LIF.
+
+    Args:
+        x_seq: Input, ``[T, ...]``.
+        levels: D, the largest integer.
+        beta: What is left of a potential after a step.
+        normalize: Whether n / D is given instead of n.
+        detach_reset: Whether the integer that is subtracted is cut from the graph.
+
+    Returns:
+        n or n / D, shaped and typed like ``x_seq``.
+    """
+    outputs = []
+    h: Tensor | None = None
+    for x in x_seq.to(torch.promote_types(x_seq.dtype, torch.float32)):
+        u = x if h is None else h + x
+        clipped = u.clamp(0, levels)
+        n = clipped + (clipped.round() - clipped).detach()  # exact: a number and a near one
+        h = beta * (u - (n.detach() if detach_reset else n))
+        outputs.append(n / levels if normalize else n)
+    return torch.stack(outputs).to(x_seq.dtype)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @runtime_checkable
 class Spiking(Protocol):
-    """A module whose output is spikes: integers from 0 to ``spike_levels``."""
+    """A module whose output is spikes: integers from 0 to ``spike_levels``, times a unit."""
 
     spike_levels: int
+
+
+@runtime_checkable
+class Scaled(Protocol):
+    """A neuron that says what a spike is worth in its output; of others, it is 1."""
+
+    spike_unit: float
 
 
 @runtime_checkable
@@ -29,3 +36,25 @@ def levels_of(neuron: nn.Module) -> int | None:
 def firing_input_of(neuron: nn.Module) -> float | None:
     """Smallest input at which a neuron at rest fires; ``None`` if it does not say."""
     return neuron.firing_input if isinstance(neuron, Firing) else None
+
+
+@runtime_checkable
+class Framed(Protocol):
+    """A neuron that sends an integer as binary frames, which follow one another as steps do."""
+
+    frames: int
+
+
+def frames_of(neuron: nn.Module) -> int:
+    """Binary frames of a step."""
+    return neuron.frames if isinstance(neuron, Framed) else 1
+
+
+def unit_of(neuron: nn.Module) -> float:
+    """What a spike is worth in a neuron's output."""
+    return neuron.spike_unit if isinstance(neuron, Scaled) else 1.0
+
+
+def count_of(spikes: Tensor, unit: float) -> Tensor:
+    """How many spikes each element is: whole numbers, float32 at least where they are scaled."""
+    return spikes if unit == 1.0 else (spikes.float() / unit).round_()

@@ -61,7 +61,7 @@ class SpikeFPNHead(FPNHead):
             for layer in head:
                 x = layer(x) if isinstance(layer, SpikeLayer) else per_step(layer, x)
             total = x if total is None else total + self._resize(x, total.shape[-2:])
-        return predict(self.cls_seg, self.neuron(total), self.conv_seg.weight)
+        return predict(self.cls_seg, self.neuron(total), self.conv_seg)
 
     def _resize(self, x_seq: Tensor, size: Sequence[int]) -> Tensor:
         if x_seq.shape[-2:] == size:

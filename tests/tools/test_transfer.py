@@ -7,7 +7,12 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from mmspike.backbones import MetaSpikeFormer, MetaSpikeFormerClassifier
+from mmspike.backbones import (
+    ESpikeFormer,
+    ESpikeFormerClassifier,
+    MetaSpikeFormer,
+    MetaSpikeFormerClassifier,
+)
 from mmspike.checkpoints import load_pretrained, read_checkpoint
 from mmspike.checkpoints.upstream import to_upstream_state_dict
 from tests.tools.helpers import run
@@ -40,6 +45,27 @@ def published(tmp_path_factory):
     file = tmp_path_factory.mktemp("published") / "checkpoint.pth"
     torch.save({"model": published_model(), "epoch": 3}, file)
     return file
+
+
+def test_the_second_family(tmp_path):
+    torch.manual_seed(3)
+    arch = dict(embed_dims=[16, 24, 32, 40], num_heads=8)
+    model = ESpikeFormerClassifier(num_classes=4, arch=arch).eval()
+    heads = {k: v for k, v in model.state_dict().items() if k.startswith("head")}
+    state = to_upstream_state_dict(model.backbone.state_dict()) | heads
+    torch.save({"model": state}, tmp_path / "e.pth")
+    out = run(CONVERT, tmp_path / "e.pth", tmp_path / "slim.safetensors")
+    assert "E-SpikeFormer classification checkpoint" in out
+    with safe_open(tmp_path / "slim.safetensors", "pt") as file:
+        assert file.metadata()["family"] == "E-SpikeFormer"
+    other = ESpikeFormer(arch)
+    load_pretrained(other, tmp_path / "slim.safetensors")
+    expected = model.backbone.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in other.state_dict().items())
+    Image.new("RGB", (64, 64), (200, 30, 90)).save(tmp_path / "a.png")
+    out = run(CHECK, tmp_path / "e.pth", tmp_path / "a.png", "--size", "64", "--top", "1")
+    assert "605 of 605 classifier tensors from an E-SpikeFormer classification checkpoint" in out
+    assert "class " in out
 
 
 @pytest.mark.parametrize("name", ["slim.pth", "slim.safetensors"])

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from mmspike.backbones import MetaSpikeFormerClassifier
+from mmspike.backbones import CLASSIFIERS, MetaSpikeFormerClassifier
 from mmspike.checkpoints import CheckpointError, load_pretrained, read_checkpoint
 from mmspike.checkpoints.sources import arch_of, sort_checkpoint
 
@@ -50,7 +50,7 @@ def build(
         raise CheckpointError(
             f"checkpoint {checkpoint}: a {source.format} without head.weight, the classifier"
         )
-    model = MetaSpikeFormerClassifier(
+    model = CLASSIFIERS[source.family.name](
         num_classes=source.heads["head.weight"].size(0),
         distilled="head_kd.weight" in source.heads,
         arch={"embed_dims": widths, "num_heads": num_heads},

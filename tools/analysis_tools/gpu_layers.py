@@ -12,7 +12,7 @@ from gpu_bench import Bench
 from gpu_trainings import make_plain, plainly
 from torch import Tensor, nn
 
-from mmspike.backbones.meta_spikeformer import ChannelMLP, SepConv
+from mmspike.backbones.blocks import ChannelMLP, SepConv
 from mmspike.layers.conv import ONE_SIGMA_RATE, run_layers, spike_conv
 from mmspike.layers.time import per_step
 from mmspike.neurons import LIF

@@ -29,6 +29,7 @@ from mmspike.engine.command_line import (
 )
 from mmspike.engine.configs import use_scope
 from mmspike.engine.inputs import Batch, build_model, estimate_norms, file_batch
+from mmspike.neurons import levels_of, unit_of
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -63,8 +64,8 @@ def record(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
     def listen(part: str, neuron: nn.Module, spikes: Tensor) -> None:
         if spikes.dim() == 5 and time_steps_of(neuron, spikes) == spikes.size(0):
-            levels = getattr(neuron, "spike_levels", 1)
-            maps.setdefault(part, []).append(spikes[:, 0].mean(1).cpu() / levels)
+            most = (levels_of(neuron) or 1) * unit_of(neuron)
+            maps.setdefault(part, []).append(spikes[:, 0].mean(1).cpu() / most)
 
     handles = [
         module.register_forward_hook(lambda m, _, out, part=part: listen(part, m, out))

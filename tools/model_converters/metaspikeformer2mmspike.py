@@ -1,4 +1,4 @@
-"""Turn any checkpoint with a Meta-SpikeFormer into a slim one of its backbone, or back."""
+"""Turn any checkpoint with a Meta-SpikeFormer or E-SpikeFormer into a slim one, or back."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 import mmspike
-from mmspike.archs import META_SPIKEFORMER
-from mmspike.backbones import MetaSpikeFormer
+from mmspike.backbones import ESpikeFormer, MetaSpikeFormer
 from mmspike.checkpoints import CheckpointError, load_pretrained, read_checkpoint
+from mmspike.checkpoints.report import with_article
 from mmspike.checkpoints.sources import arch_of, sort_checkpoint
-from mmspike.checkpoints.upstream import to_upstream_state_dict
+from mmspike.checkpoints.upstream import E_SPIKEFORMER, to_upstream_state_dict
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,10 +47,13 @@ def convert(
         raise CheckpointError(f"checkpoint {file.path}: holds a part of the backbone only")
     arch = {"embed_dims": widths, "num_heads": 1}  # any: it is not in the weights
     stem = sorted_.backbone.get("stages.0.downsample.layer.weight", torch.empty(0, 3))
-    model = MetaSpikeFormer(arch, in_channels=stem.size(1))
+    backbone = ESpikeFormer if sorted_.family is E_SPIKEFORMER else MetaSpikeFormer
+    model = backbone(arch, in_channels=stem.size(1))
     load_pretrained(model, source, prefix=prefix)  # or say what is wrong
-    names = [name for name, arch in META_SPIKEFORMER.items() if list(arch.embed_dims) == widths]
+    archs = sorted_.family.archs
+    names = [name for name, arch in archs.items() if list(arch.embed_dims) == widths]
     metadata = {
+        "family": sorted_.family.name,
         "arch": names[0] if names else json.dumps({"embed_dims": widths}),
         "source": file.path.name,
         "source_format": sorted_.format,
@@ -91,7 +94,7 @@ def main() -> None:
     size = args.out.stat().st_size / 2**20
     print(
         f"wrote {args.out}: {len(tensors)} tensors, {size:.1f} MiB, arch {metadata['arch']}, "
-        f"from a {metadata['source_format']}"
+        f"from {with_article(metadata['source_format'])}"
     )
 
 

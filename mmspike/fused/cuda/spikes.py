@@ -15,7 +15,7 @@ from mmspike.fused.cuda.tiles import in_channels_last, layout_of
 from mmspike.fused.watch import is_watched
 from mmspike.layers.constant import is_constant
 from mmspike.layers.time import per_step
-from mmspike.neurons import levels_of
+from mmspike.neurons import levels_of, unit_of
 
 
 class Spikes:
@@ -25,7 +25,7 @@ class Spikes:
         values: ``[T, B, C, ...]``, or ``[N, C, ...]``; they carry the gradient.
         bits: The same as bits, eight channels in a byte, in the order of memory; kept for the
             backward pass in their place. ``None`` where nothing or something else is kept.
-        levels: The largest value; ``None`` if they are no spikes.
+        levels: The largest value; ``None`` if they are no whole numbers.
     """
 
     def __init__(self, values: Tensor, bits: Tensor | None, levels: int | None) -> None:
@@ -58,7 +58,8 @@ def fire(neuron: nn.Module, x_seq: Tensor) -> Spikes:
     if type(neuron) is nn.Identity and not is_watched(neuron):
         return Spikes(x_seq, None, None)
     if why_not_fire(neuron, x_seq) is not None:
-        return Spikes(neuron(x_seq), None, levels_of(neuron))
+        levels = levels_of(neuron) if unit_of(neuron) == 1 else None  # bytes hold whole numbers
+        return Spikes(neuron(x_seq), None, levels)
     x_seq = _channels_last(x_seq)
     values, bits = norm_lif.fire(x_seq, neuron.dynamics(), _output(x_seq))
     return Spikes(values, bits, 1)

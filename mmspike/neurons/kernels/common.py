@@ -44,12 +44,12 @@ def dense_per_step(x_seq: Tensor) -> Tensor:
     return x_seq.contiguous()
 
 
-def empty_like_steps(x_seq: Tensor) -> Tensor:
+def empty_like_steps(x_seq: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """An empty tensor whose steps are laid out as those of ``x_seq``, one after the other."""
     if x_seq.dim() < 2:
-        return torch.empty_like(x_seq)
+        return torch.empty_like(x_seq, dtype=dtype)
     strides = (x_seq[0].numel(), *x_seq.stride()[1:])
-    return x_seq.new_empty(x_seq.numel()).as_strided(x_seq.shape, strides)
+    return x_seq.new_empty(x_seq.numel(), dtype=dtype).as_strided(x_seq.shape, strides)
 
 
 def laid_out_like(grad_seq: Tensor, x_seq: Tensor) -> Tensor:

@@ -1,0 +1,279 @@
+"""Spike-driven inference: integers of 0 to D as D binary frames, layer by layer.
+
+An integer n becomes D frames of which the first n are 1. A weight layer adds up what its weights
+make of the frames, weights divided by D where the neuron gave n / D, biases by D always, so that
+they count once; attention multiplies all pairs of frames. A neuron reads the sum over all D frames
+of its input before it fires. The frames of a step follow one another on the time axis: where the
+integer network has T steps, there are T * D binary ones.
+
+Source: "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training"
+(arXiv 2411.16061), section 3, which trains with integers what runs as spikes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from mmspike.backbones.e_spikeformer import EfficientSpikeAttention
+from mmspike.deploy.attention import DeployedSelfAttention
+from mmspike.deploy.switch import switch_to_deploy
+from mmspike.layers.attention import SpikeDrivenSelfAttention
+from mmspike.layers.conv import FrameByFrame, SpikeLayer
+from mmspike.layers.forms import Deployable
+from mmspike.layers.time import per_step
+from mmspike.neurons import IntegerLIF
+from mmspike.neurons.kernels.integer import integer_lif_multi_step
+
+Attention = SpikeDrivenSelfAttention | DeployedSelfAttention | EfficientSpikeAttention
+
+
+@dataclass
+class UnrollReport:
+    """What :func:`unroll` did.
+
+    Attributes:
+        neurons: Neurons that give frames.
+        layers: Layers of weights that read them.
+        attentions: Attention modules that multiply pairs of frames.
+        frames: D of the neurons, each value once.
+    """
+
+    neurons: int = 0
+    layers: int = 0
+    attentions: int = 0
+    frames: set[int] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        """One line for the log."""
+        frames = " or ".join(map(str, sorted(self.frames)))
+        return (
+            f"unrolled {self.neurons} neurons to {frames} binary frames a step, read by "
+            f"{self.layers} layers; {self.attentions} attention modules multiply pairs of frames"
+        )
+
+
+def unroll(model: nn.Module) -> UnrollReport:
+    """Turn a trained model with integer neurons into one that runs on binary frames, in place.
+
+    Norms are folded first (:func:`mmspike.deploy.switch_to_deploy`, RepConv as one convolution).
+    Outputs stay the same to rounding; where a sum lies on a tie, rounding may move an integer. What
+    does not read integers stays as it is: the image's layer, ordinary necks and heads, and the 1x1
+    convolution in Meta-SpikeFormer's ``SepConv``, which reads what a depthwise one gives.
+
+    Args:
+        model: A detector, a segmentor, a classifier or a backbone with integer neurons.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ValueError: If the model has no :class:`~mmspike.neurons.IntegerLIF`, or was unrolled or
+            folded before.
+    """
+    if any(isinstance(m, BinaryFrames) for m in model.modules()):
+        raise ValueError("unroll: the model is unrolled already")
+    if any(isinstance(m, Deployable) and m.form for m in model.modules()):
+        raise ValueError("unroll: the model is folded already; unroll it as it was trained")
+    neurons = {m: name for name, m in model.named_modules() if isinstance(m, IntegerLIF)}
+    if not neurons:
+        raise ValueError(
+            "unroll: the model has no integer neurons; train one with "
+            "neuron_cfg=dict(type='mmspike.IntegerLIF')"
+        )
+    switch_to_deploy(model, rep_conv="conv3x3", lay_out=False)
+    with torch.no_grad():
+        _Unroller(neurons).replace(model)
+    frames = [m for m in model.modules() if isinstance(m, BinaryFrames)]
+    attentions = [m for m in model.modules() if isinstance(m, UnrolledAttention)]
+    layers = [m for m in model.modules() if isinstance(m, UnrolledSpikeLayer | FrameByFrame)]
+    return UnrollReport(
+        neurons=len(frames),
+        layers=len(layers) + sum(len(a.weights) for a in attentions),
+        attentions=len(attentions),
+        frames={m.frames for m in frames},
+    )
+
+
+class BinaryFrames(nn.Module):
+    """An integer neuron that gives D binary frames a step: ``[T, ...]`` to ``[T * D, ...]``.
+
+    Args:
+        neuron: The integer neuron.
+        replaces: Names, in the integer network, of the neurons whose work it does.
+    """
+
+    spike_levels: int = 1
+
+    def __init__(self, neuron: IntegerLIF, replaces: tuple[str, ...]) -> None:
+        super().__init__()
+        self.frames = neuron.levels
+        self.beta = neuron.beta
+        self.replaces = replaces
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        """Fire: frame d of a step, from 0, is 1 where the integer is above d."""
+        counts = integer_lif_multi_step(x_seq, self.frames, self.beta, False, True)
+        frames = [(counts > d).to(x_seq.dtype) for d in range(self.frames)]
+        return torch.stack(frames, dim=1).flatten(0, 1)
+
+    def extra_repr(self) -> str:
+        """The number of frames, as torch prints it."""
+        return f"frames={self.frames}"
+
+
+def add_up(y_seq: Tensor, frames: int) -> Tensor:
+    """Sum over the frames of every step: ``[T * D, ...]`` to ``[T, ...]``."""
+    return y_seq.unflatten(0, (-1, frames)).sum(1)
+
+
+class UnrolledSpikeLayer(Deployable):
+    """A :class:`~mmspike.layers.conv.SpikeLayer` whose weights read binary frames.
+
+    Args:
+        fire: Gives the frames.
+        weights: Reads them, its weights scaled to.
+        after: The norm that could not be folded into the weights, or nothing.
+    """
+
+    def __init__(self, fire: BinaryFrames, weights: nn.Module, after: nn.Module) -> None:
+        super().__init__()
+        self.fire = fire
+        self.weights = weights
+        self.after = after
+        self.mark("unrolled")
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        """Map ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""
+        y_seq = per_step(self.weights, self.fire(x_seq))  # [T * D, B, C', ...]
+        return per_step(self.after, add_up(y_seq, self.fire.frames))
+
+    def forward_levels(self, x_seqs: list[Tensor]) -> list[Tensor]:
+        """Map the levels of a pyramid, one after the other."""
+        return [self(x_seq) for x_seq in x_seqs]
+
+
+class UnrolledAttention(Deployable):
+    """Attention on all pairs of binary frames.
+
+    ``k^T v`` is the sum of ``k_i^T v_j`` over all pairs of frames, and ``q (k^T v)`` that of
+    ``q_i (k^T v)``: whole numbers, up to the one factor at the end.
+
+    Args:
+        num_heads: Heads that the channels are split into.
+        scale: The factor.
+        first: Gives the frames that the projections read.
+        weights: Those of q, k and v, scaled; or of all three at once.
+        fire: The neuron after each of them.
+        proj: Reads the mixture.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        scale: float,
+        first: BinaryFrames,
+        weights: list[nn.Module],
+        fire: list[BinaryFrames],
+        proj: UnrolledSpikeLayer,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = scale
+        self.first = first
+        self.weights = nn.ModuleList(weights)
+        self.fire = nn.ModuleList(fire)
+        self.proj = proj
+        self.mark("unrolled")
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
+        frames = self.first(x_seq)  # [T * D, B, C, H, W]
+        qkv = [
+            fire(add_up(per_step(weights, frames), self.first.frames))
+            for weights, fire in zip(self.weights, self.fire, strict=True)
+        ]
+        q, k, v = qkv if len(qkv) > 1 else qkv[0].chunk(3, dim=2)
+        return self.proj(self.mix(q, k, v))
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """``scale`` times the sum over frames of ``q_i (k_j^T v_l)``, head by head.
+
+        Args:
+            q: Frames ``[T * D, B, C, H, W]``.
+            k: As ``q``.
+            v: ``[T * D, B, C', H, W]``.
+
+        Returns:
+            ``[T, B, C', H, W]``.
+        """
+        size, dtype = q.shape[-2:], q.dtype
+        levels = [fire.frames for fire in self.fire] * (3 if len(self.fire) == 1 else 1)
+        # [T * D, B, C, H, W] to D times [T, B, heads, C / heads, H * W]
+        qs, ks, vs = (
+            x.float().flatten(3).unflatten(2, (self.num_heads, -1)).unflatten(0, (-1, d)).unbind(1)
+            for x, d in zip((q, k, v), levels, strict=True)
+        )
+        with torch.autocast(q.device.type, enabled=False):
+            kv = sum(k_j @ v_l.transpose(-2, -1) for k_j in ks for v_l in vs)
+            out = sum(kv.transpose(-2, -1) @ q_i for q_i in qs) * self.scale
+        return out.clamp(max=torch.finfo(dtype).max).to(dtype).flatten(2, 3).unflatten(3, size)
+
+
+class _Unroller:
+    """Replaces modules, with the names of the neurons at hand."""
+
+    def __init__(self, names: dict[nn.Module, str]) -> None:
+        self.names = names
+
+    def replace(self, parent: nn.Module) -> None:
+        """Replace what reads integers, and what gives them, below a module."""
+        integers = [m for m in parent.children() if isinstance(m, IntegerLIF)]
+        for name, child in list(parent.named_children()):
+            if isinstance(child, IntegerLIF):
+                setattr(parent, name, self._frames(child))
+            elif isinstance(child, Attention) and isinstance(child.neuron, IntegerLIF):
+                setattr(parent, name, self._attention(child).eval())
+            elif isinstance(child, SpikeLayer) and isinstance(child.neuron, IntegerLIF):
+                parts = (child.neuron, child.layer, child.norm)
+                setattr(parent, name, self._layer(*parts).eval())
+            elif integers and isinstance(child, nn.Linear | nn.Conv2d):  # a predictor
+                child.weight.mul_(integers[0].spike_unit * integers[0].levels)  # of their mean
+                setattr(parent, name, FrameByFrame(child))
+            else:
+                self.replace(child)
+
+    def _frames(self, neuron: IntegerLIF, *others: str) -> BinaryFrames:
+        return BinaryFrames(neuron, (self.names[neuron], *others))
+
+    def _layer(self, neuron: IntegerLIF, layer: nn.Module, norm: nn.Module) -> UnrolledSpikeLayer:
+        return UnrolledSpikeLayer(self._frames(neuron), _scaled(layer, neuron), norm)
+
+    def _attention(self, attention: Attention) -> UnrolledAttention:
+        convs, _, neurons = zip(*attention.projections(), strict=True)
+        if len(neurons) == 1:  # it reads q, k and v
+            others = [self.names[neurons[0]].removesuffix("q_neuron") + f"{x}_neuron" for x in "kv"]
+            fire = [self._frames(neurons[0], *others)]
+        else:
+            fire = [self._frames(neuron) for neuron in neurons]
+        units = [neuron.spike_unit for neuron in neurons] * (3 if len(neurons) == 1 else 1)
+        return UnrolledAttention(
+            attention.num_heads,
+            attention.scale * units[0] * units[1] * units[2],
+            self._frames(attention.neuron),
+            [_scaled(conv, attention.neuron) for conv in convs],
+            fire,
+            self._layer(*attention.output()),
+        )
+
+
+def _scaled(layer: nn.Module, neuron: IntegerLIF) -> nn.Module:
+    """A layer whose weights take a frame for a part of the output, and whose biases add up."""
+    parts = list(layer) if isinstance(layer, nn.Sequential) else [layer]
+    parts[0].weight.mul_(neuron.spike_unit)
+    for part in parts:
+        if part.bias is not None:
+            part.bias.div_(neuron.levels)
+    return layer
