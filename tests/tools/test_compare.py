@@ -213,7 +213,7 @@ def test_tables_of_detectors_and_segmentors_have_dashes(monkeypatch, tmp_path):
     assert models[0]["rate neck"] == 15.0
     files = tables["write_tables"](models, ["50 % noted"], tmp_path / "t")
     cells = cells_of(files[2].read_text())
-    assert cells[1][4:8] == [r"72.0 $\pm$ 2.8", "-", r"1 $\pm$ 0.354", r"20.5 $\pm$ 0.7"]
+    assert cells[1][4:8] == [r"72.0 $\pm$ 2.8", "-", r"1 $\pm$ 0.35", r"20.5 $\pm$ 0.7"]
     assert cells[2][4:8] == ["-", "80.0", "1", "-"]
     assert cells[1][0] == r"a\_b"
     assert files[2].read_text().startswith("% 50 % noted\n")

@@ -44,7 +44,7 @@ def comparison_figure(models: Sequence[Model]) -> plt.Figure:
     series: dict[tuple[str, str], list[Model]] = {}
     for model in models:
         series.setdefault((model["config"], model["kind"]), []).append(model)
-    columns = min(3, len(panels))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
     fig, axes = plt.subplots(
         rows,

@@ -117,4 +117,7 @@ def _number(model: Model, key: str, form: str, spread: str | None = None) -> str
     if value is None:
         return "-"
     sd = model.get(f"{key}_sd" if spread is None else spread)
-    return f"{value:{form}}" + ("" if sd is None else f" ± {sd:{form}}")
+    if sd is None:
+        return f"{value:{form}}"
+    sd = sd if sd > 1e-6 * abs(value) else 0.0  # less is rounding
+    return f"{value:{form}} ± {sd:{form.replace('.3g', '.2g')}}"
