@@ -20,12 +20,12 @@ from mmspike import registry as registry
 from mmspike.quiet import silence_hosts
 
 if TYPE_CHECKING:
-    from mmspike.backbones import MetaSpikeFormer, MetaSpikeFormerClassifier
+    from mmspike.backbones import ESpikeFormer, MetaSpikeFormer, MetaSpikeFormerClassifier
     from mmspike.checkpoints import load_pretrained
-    from mmspike.deploy import switch_to_deploy
+    from mmspike.deploy import switch_to_deploy, unroll
     from mmspike.energy import measure
     from mmspike.necks import SpikeFPN
-    from mmspike.neurons import LIF
+    from mmspike.neurons import LIF, IntegerLIF
 
 silence_hosts()
 
@@ -33,22 +33,28 @@ __version__ = "0.2.0"
 
 __all__ = [
     "LIF",
+    "ESpikeFormer",
+    "IntegerLIF",
     "MetaSpikeFormer",
     "MetaSpikeFormerClassifier",
     "SpikeFPN",
     "load_pretrained",
     "measure",
     "switch_to_deploy",
+    "unroll",
 ]
 
 _HOMES = {
     "LIF": "mmspike.neurons",
+    "ESpikeFormer": "mmspike.backbones",
+    "IntegerLIF": "mmspike.neurons",
     "MetaSpikeFormer": "mmspike.backbones",
     "MetaSpikeFormerClassifier": "mmspike.backbones",
     "SpikeFPN": "mmspike.necks",
     "load_pretrained": "mmspike.checkpoints",
     "measure": "mmspike.energy",
     "switch_to_deploy": "mmspike.deploy",
+    "unroll": "mmspike.deploy",
 }
 """The modules that the names of ``__all__`` come from."""
 
