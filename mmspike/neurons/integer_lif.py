@@ -12,7 +12,7 @@ from mmspike.registry import MODELS
 class IntegerLIF(nn.Module):
     """Multi-step neuron that fires integers from 0 to D, and starts every call at rest.
 
-    Trained with integers, it runs as D binary frames a step (see :mod:`mmspike.deploy.unroll`). It
+    Trained with integers, it runs as D binary frames a step (see :func:`mmspike.deploy.unroll`). It
     is the I-LIF of SpikeYOLO with ``normalize=False``, the NI-LIF of Spike2Former without, and at
     T = 1 the neuron of spike firing approximation (SFA), as in E-SpikeFormer. The equations stand
     at :func:`mmspike.neurons.functional.integer_lif_multi_step`.
