@@ -1,5 +1,11 @@
 # An example of your own data: the nuclei of the 2018 Data Science Bowl, background and nucleus.
-_base_ = "./semantic-fpn_metaspikeformer-1m_t1_1xb4-3k_own-label-maps-256x256.py"
+# A smaller model than that of semantic-fpn_..._own-label-maps-256x256.py does for two classes.
+_base_ = [
+    "../_base_/models/semantic_fpn_metaspike_1m.py",
+    "../_base_/datasets/label_maps.py",
+    "../_base_/schedules/adamw_3k.py",
+    "../_base_/seg_runtime.py",
+]
 
 data_root = "data/nuclei/"
 metainfo = dict(classes=("background", "nucleus"), palette=[[0, 0, 0], [255, 200, 0]])
@@ -27,7 +33,8 @@ test_pipeline = [
     dict(type="LoadAnnotations"),
     dict(type="PackSegInputs"),
 ]
-dataset = dict(data_root=data_root, metainfo=metainfo)
+model = dict(decode_head=dict(num_classes=len(metainfo["classes"])))
+dataset = dict(data_root=data_root, metainfo=metainfo, img_suffix=".jpg")
 train_dataloader = dict(dataset=dict(**dataset, pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(**dataset, pipeline=test_pipeline))
 test_dataloader = val_dataloader

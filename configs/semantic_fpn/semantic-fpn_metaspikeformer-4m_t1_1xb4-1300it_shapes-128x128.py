@@ -1,31 +1,17 @@
 # The segmentation demo: Semantic FPN on generated shapes, small enough for two CPU cores.
 _base_ = [
-    "../_base_/models/semantic_fpn_metaspike.py",
+    "../_base_/models/semantic_fpn_metaspike_4m.py",
     "../_base_/datasets/shapes_label_maps.py",
     "../_base_/seg_runtime.py",
 ]
 
 size = (128, 128)
-width = 48  # of neck and head
 max_iters = 1300
 
 model = dict(
     data_preprocessor=dict(size=size),
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=[32, 64, 128, 180], num_heads=4),
-        out_indices=(1, 2, 3, 4),
-        attn_init_size=size,
-    ),
-    neck=dict(
-        in_channels=[32, 64, 128, 180], in_strides=[4, 8, 16, 16], out_channels=width, num_outs=3
-    ),
-    decode_head=dict(
-        in_channels=[width] * 3,
-        in_index=[0, 1, 2],
-        feature_strides=[4, 8, 16],
-        channels=width,
-        num_classes=4,
-    ),
+    backbone=dict(attn_init_size=size),
+    decode_head=dict(num_classes=len(_base_.metainfo.classes)),
 )
 tta_pipeline = [
     dict(type="LoadImageFromFile"),

@@ -1,7 +1,7 @@
 # Label maps of your own, from scratch: change the first three settings, or give the path by
 # --cfg-options data_root=FOLDER. The folder's layout: _base_/datasets/label_maps.py
 _base_ = [
-    "../_base_/models/semantic_fpn_metaspike_1m.py",
+    "../_base_/models/semantic_fpn_metaspike_4m.py",
     "../_base_/datasets/label_maps.py",
     "../_base_/schedules/adamw_3k.py",
     "../_base_/seg_runtime.py",
@@ -11,7 +11,11 @@ data_root = "data/own/"
 classes = ("background", "object")  # in the order of their numbers in the label maps
 img_suffix = ".jpg"
 
-model = dict(decode_head=dict(num_classes=len(classes)))
+model = dict(
+    data_preprocessor=dict(size=(256, 256)),
+    backbone=dict(attn_init_size=(256, 256)),
+    decode_head=dict(num_classes=len(classes)),
+)
 dataset = dict(data_root=data_root, metainfo=dict(classes=classes), img_suffix=img_suffix)
 train_dataloader = dict(dataset=dataset)
 val_dataloader = dict(dataset=dataset)
