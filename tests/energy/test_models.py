@@ -155,9 +155,12 @@ def test_report_on_disk(tmp_path):
     assert [f.name for f in files] == [
         "energy.json",
         "energy.csv",
+        "energy_by_layer.pdf",
         "energy_by_layer.png",
-        "firing_rates.png",
+        "energy_by_part.pdf",
         "energy_by_part.png",
+        "firing_rates.pdf",
+        "firing_rates.png",
     ]
     assert all(f.stat().st_size > 1000 for f in files)
     data = json.loads(files[0].read_text())

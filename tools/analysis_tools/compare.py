@@ -130,7 +130,9 @@ def plan(args: argparse.Namespace) -> list[Run]:
     return runs
 
 
-def notes_on(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[str]:
+def notes_on(
+    args: argparse.Namespace, runs: Sequence[Run], rows: Sequence[dict[str, Any]]
+) -> list[str]:
     """What stands under the table."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     seeds = len({run.seed for run in runs} - {None})
@@ -146,6 +148,8 @@ def notes_on(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
     if any(run.is_twin for run in runs):
         notes.append(TWIN_DEFINITION)
+        if args.twin_options:
+            notes.append(f"Settings of the twins alone: {', '.join(args.twin_options)}.")
         if any(_is_pretrained(run.cfg) for run in runs if run.is_twin and run.seed is not None):
             notes.append("The twin's training started from weights made for the spiking network.")
     firing = sorted({r["model"] for r in rows if r["is_twin"] and r["firing_rate"] is not None})
@@ -177,7 +181,7 @@ def main() -> None:
         print(f"    {scores}, {rows[-1]['energy_mj']:.3f} mJ per image", flush=True)
     out = args.out or args.work_dir
     out.mkdir(parents=True, exist_ok=True)
-    models, notes = aggregate(rows), notes_on(runs, rows)
+    models, notes = aggregate(rows), notes_on(args, runs, rows)
     files = [out / "comparison.json", *write_tables(models, notes, out / "comparison")]
     files[0].write_text(json.dumps({"notes": notes, "models": models, "runs": rows}, indent=1))
     files += draw_comparison(models, out / "comparison")
