@@ -105,16 +105,8 @@ class MetaSpikeFormer(SpikeFormer):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         owner = type(self).__name__
-        check_arguments(
-            owner,
-            arch,
-            time_steps,
-            in_channels,
-            out_indices,
-            frozen_stages,
-            drop_path_rate,
-            norm_cfg,
-        )
+        args = (arch, time_steps, in_channels, out_indices, frozen_stages, drop_path_rate, norm_cfg)
+        check_arguments(owner, *args)
         size = read_arch(owner, arch, META_SPIKEFORMER)
         attention: dict[str, Any] = {
             "num_heads": size.num_heads,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from mmspike.deploy.frames import BinaryFrames
+from mmspike.deploy.frame_layers import BinaryFrames
 from mmspike.neurons import IntegerLIF, count_of
 
 WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.modules.conv._ConvTransposeNd)

@@ -174,7 +174,7 @@ def test_image_demo_reads_pure_python_configs(pure, image, tmp_path):
 def test_spikes_and_energy_of_a_config_without_default_scope(pure, image, tmp_path):
     config, file = pure
     tool = "analysis_tools/spike_map.py"
-    assert "stage 4: " in run(tool, image, config, file, "--out", tmp_path / "spikes.png")
+    assert "Stage 4: " in run(tool, image, config, file, "--out", tmp_path / "spikes.png")
     tool = "analysis_tools/get_energy.py"
     out = run(tool, config, file, "--num-images", 1, "--out", tmp_path, "--brief")
     assert "backbone" in out
