@@ -21,6 +21,7 @@ tta_pipeline = [
     dict(type="LoadImageFromFile", backend_args=None),
     dict(
         type="TestTimeAug",
+        _scope_="mmseg",
         transforms=[
             [
                 dict(type="Resize", scale_factor=ratio, keep_ratio=True)

@@ -17,6 +17,7 @@ tta_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(
         type="TestTimeAug",
+        _scope_="mmseg",
         transforms=[
             [dict(type="Resize", scale_factor=r, keep_ratio=True) for r in (0.75, 1.0, 1.25)],
             [dict(type="RandomFlip", prob=p, direction="horizontal") for p in (0.0, 1.0)],

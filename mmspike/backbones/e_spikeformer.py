@@ -9,20 +9,22 @@ Stochastic depth, which the published code builds and leaves out, is really appl
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmspike import fused
 from mmspike.archs import E_SPIKEFORMER
-from mmspike.backbones.arguments import check_arguments, read_arch
+from mmspike.backbones.arguments import check_arguments, read_arch, read_attn_scale
 from mmspike.backbones.blocks import Block, ChannelMLP
 from mmspike.backbones.spikeformer import CONV_STAGES, SpikeFormer, build_stages, widths_of
 from mmspike.layers.attention import mix_heads
 from mmspike.layers.conv import SpikeLayer, build_norm, run_layers, spike_conv
 from mmspike.layers.time import per_step
-from mmspike.neurons import build_neuron, default_neuron_cfg
+from mmspike.neurons import IntegerLIF, build_neuron, default_neuron_cfg, name_of
 from mmspike.registry import MODELS
 
 Cfg = dict[str, Any]
@@ -73,17 +75,26 @@ class EfficientSpikeAttention(nn.Module):
         num_heads: Heads that the channels are split into.
         norm_cfg: Config of the norms.
         neuron_cfg: Config of the neurons.
+        scale: The factor; ``None`` averages over the pixels.
 
     Raises:
         ValueError: If the channels do not divide among the heads.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, norm_cfg: Cfg, neuron_cfg: Cfg) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        norm_cfg: Cfg,
+        neuron_cfg: Cfg,
+        scale: float | str | None = "published",
+    ) -> None:
         super().__init__()
         if embed_dims % num_heads:
             raise ValueError(f"embed_dims={embed_dims} do not divide among num_heads={num_heads}")
         self.num_heads = num_heads
-        self.scale = 2 / (embed_dims // num_heads) ** 0.5
+        published = 2 / (embed_dims // num_heads) ** 0.5
+        self.scale: Any = published if scale == "published" else scale
         self.neuron = build_neuron(neuron_cfg)
         wide = VALUE_RATIO * embed_dims
         for name, channels in (("q", embed_dims), ("k", embed_dims), ("v", wide)):
@@ -149,6 +160,8 @@ class ESpikeFormer(SpikeFormer):
         neuron_cfg: Config of the neurons; ``None`` means the model's ``neuron_cfg``, or
             ``dict(type="mmspike.IntegerLIF", levels=4)``. The number of levels is not part of a
             checkpoint: the published ones are for 4.
+        attn_scale: Factor of the attention's sums, ``"published"`` or a number. ``None`` averages
+            over the pixels instead, for a ``neuron_cfg`` that gives real values.
         norm_cfg: Config of the norms; batch norms only. ``None`` means ``dict(type="BN")``.
         drop_path_rate: Stochastic depth, rising linearly from 0 to this chance at the last block.
         frozen_stages: Stages up to this index take no gradient and no statistics; -1 freezes none,
@@ -177,6 +190,7 @@ class ESpikeFormer(SpikeFormer):
         out_indices: Sequence[int] | None = None,
         decode: str | None = None,
         neuron_cfg: Cfg | None = None,
+        attn_scale: float | str | None = "published",
         norm_cfg: Cfg | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
@@ -188,7 +202,10 @@ class ESpikeFormer(SpikeFormer):
         args = (arch, time_steps, in_channels, out_indices, frozen_stages, drop_path_rate, norm_cfg)
         check_arguments(owner, *args)
         size = read_arch(owner, arch, E_SPIKEFORMER)
+        if attn_scale != "published":
+            attn_scale = read_attn_scale(owner, attn_scale)
         neuron = neuron_cfg or default_neuron_cfg() or NEURON
+        _warn_of_other_neurons(build_neuron(neuron))
         common: dict[str, Any] = {"norm_cfg": norm_cfg or {"type": "BN"}, "neuron_cfg": neuron}
         widths = (in_channels, *widths_of(size))
 
@@ -205,7 +222,7 @@ class ESpikeFormer(SpikeFormer):
                 return Block(SpikeSepConv(width, 7, **common), mlp, drop_path)
             return TransformerBlock(
                 SpikeSepConv(width, 3, **common),
-                EfficientSpikeAttention(width, size.num_heads, **common),
+                EfficientSpikeAttention(width, size.num_heads, scale=attn_scale, **common),
                 ChannelMLP(width, 1, **common, init_rate=None),
                 drop_path,
             )
@@ -220,3 +237,15 @@ class ESpikeFormer(SpikeFormer):
             with_cp,
             init_cfg,
         )
+
+
+def _warn_of_other_neurons(neuron: nn.Module) -> None:
+    """Say that neurons are not the published ones: a model may name others for all parts."""
+    if isinstance(neuron, IntegerLIF):
+        return
+    print_log(
+        f"ESpikeFormer: its neurons are {name_of(neuron)}, by its neuron_cfg or the model's; the "
+        "published ones, and checkpoints, are for dict(type='mmspike.IntegerLIF', levels=4)",
+        "current",
+        level=logging.WARNING,
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mmspike import fused
 from mmspike.layers.forms import Deployable
 from mmspike.layers.time import per_step
 from mmspike.neurons import IntegerLIF
@@ -29,6 +30,8 @@ class BinaryFrames(nn.Module):
         self.frames = neuron.levels
         self.beta = neuron.beta
         self.replaces = replaces
+        unit = "n / D" if neuron.normalize else "n"
+        self.form = f"unrolled to {neuron.levels} frames of {unit}"
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Fire: frame d of a step, from 0, is 1 where the integer is above d."""
@@ -60,12 +63,14 @@ class UnrolledSpikeLayer(Deployable):
         self.fire = fire
         self.weights = weights
         self.after = after
-        self.mark("unrolled")
+        self.mark(fire.form)
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, ...]`` to ``[T, B, C', ...]``."""
-        y_seq = per_step(self.weights, self.fire(x_seq))  # [T * D, B, C', ...]
-        return per_step(self.after, add_up(y_seq, self.fire.frames))
+        split = isinstance(self.weights, fused.SplitLayer)
+        y_seq = per_step(self.weights.first if split else self.weights, self.fire(x_seq))
+        y_seq = add_up(y_seq, self.fire.frames)  # [T * D, B, C', ...] to [T, B, C', ...]
+        return per_step(self.after, per_step(self.weights.rest, y_seq) if split else y_seq)
 
     def forward_levels(self, x_seqs: list[Tensor]) -> list[Tensor]:
         """Map the levels of a pyramid, one after the other."""
@@ -103,7 +108,7 @@ class UnrolledAttention(Deployable):
         self.weights = nn.ModuleList(weights)
         self.fire = nn.ModuleList(fire)
         self.proj = proj
-        self.mark("unrolled")
+        self.mark(first.form)
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""

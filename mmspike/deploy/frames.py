@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from mmspike import fused
 from mmspike.backbones.e_spikeformer import EfficientSpikeAttention
 from mmspike.deploy.attention import DeployedSelfAttention
 from mmspike.deploy.frame_layers import BinaryFrames, UnrolledAttention, UnrolledSpikeLayer
@@ -145,9 +146,8 @@ class _Unroller:
 
 def _scaled(layer: nn.Module, neuron: IntegerLIF) -> nn.Module:
     """A layer whose weights take a frame for a part of the output, and whose biases add up."""
-    parts = list(layer) if isinstance(layer, nn.Sequential) else [layer]
-    parts[0].weight.mul_(neuron.spike_unit)
-    for part in parts:
-        if part.bias is not None:
-            part.bias.div_(neuron.levels)
+    first = layer.first if isinstance(layer, fused.SplitLayer) else layer
+    first.weight.mul_(neuron.spike_unit)
+    if first.bias is not None:
+        first.bias.div_(neuron.levels)
     return layer

@@ -8,6 +8,7 @@ from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from torch import Tensor, nn
 
 from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm, predict, run_layers
+from mmspike.layers.forms import Deployable
 from mmspike.layers.time import per_step, swap_time_and_batch
 from mmspike.neurons import build_neuron
 from mmspike.registry import DET_MODELS
@@ -59,7 +60,7 @@ class SpikeFCNMaskHead(FCNMaskHead):
             Logits ``[N, classes, 2 * h, 2 * w]`` (``h, w`` without upsampling).
         """
         x = swap_time_and_batch(x)  # [T, N, C, h, w]
-        spiking = isinstance(self.upsample, SpikeLayer)
+        spiking = isinstance(self.upsample, Deployable)
         x = run_layers([*self.convs, self.upsample] if spiking else self.convs, x)
         if not spiking and self.upsample is not None:
             x = per_step(self.upsample, x)

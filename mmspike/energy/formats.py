@@ -77,11 +77,27 @@ def report_to_dataframe(report: EnergyReport) -> pd.DataFrame:
     return pd.DataFrame([report.row_dict(row) for row in report.layers])
 
 
+def steps_of(report: EnergyReport) -> str:
+    """T, and D where there is one, so that neither is taken for the other."""
+    if report.frames > 1:
+        return (
+            f"T x D = {report.time_steps // report.frames} x {report.frames} binary frames, each "
+            "counted as a step (rates are spikes per neuron and frame)"
+        )
+    text = f"T = {report.time_steps}"
+    if report.levels > 1:
+        text += (
+            f", integers of up to D = {report.levels} (rates are spikes per neuron and step, up to "
+            f"{100 * report.levels} %; a D-th of that per binary frame)"
+        )
+    return text
+
+
 def _words(report: EnergyReport) -> list[str]:
     c = report.conventions
     many = "s" * (report.num_images > 1)
     return [
-        f"{report.model}, T = {report.time_steps}, mean firing rate "
+        f"{report.model}, {steps_of(report)}, mean firing rate "
         f"{100 * report.firing_rate:.1f} %; mean of {report.num_images} image{many}: "
         f"{report.data or 'not described'}",
         f"{c.mac_pj} pJ per MAC, {c.ac_pj} pJ per addition ({c.source}); image layer charged "

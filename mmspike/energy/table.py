@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mmspike.energy.formats import steps_of
 from mmspike.energy.report import EnergyReport
 
 
@@ -17,7 +18,7 @@ def format_report(report: EnergyReport, layers: bool = True) -> str:
     """
     c = report.conventions
     lines = [
-        f"{report.model}, {_steps(report)}; images: {report.num_images}, "
+        f"{report.model}, {steps_of(report)}; images: {report.num_images}, "
         f"{report.data or 'not described'}; numbers are means per image",
         f"{c.mac_pj} pJ per MAC, {c.ac_pj} pJ per addition ({c.source})",
         f"image layer charged {c.image_layer.replace('_', ' ')}; borders: {c.borders}; "
@@ -38,22 +39,6 @@ def format_report(report: EnergyReport, layers: bool = True) -> str:
     lines += ["", f"mean firing rate of {len(report.neurons)} layers of neurons: "]
     lines[-1] += f"{100 * report.firing_rate:.2f} %"
     return "\n".join(lines)
-
-
-def _steps(report: EnergyReport) -> str:
-    """T, and D where there is one, so that neither is taken for the other."""
-    if report.frames > 1:
-        return (
-            f"T x D = {report.time_steps // report.frames} x {report.frames} binary frames, each "
-            "counted as a step (rates are spikes per neuron and frame)"
-        )
-    text = f"T = {report.time_steps}"
-    if report.levels > 1:
-        text += (
-            f", integers of up to D = {report.levels} (rates are spikes per neuron and step, up to "
-            f"{100 * report.levels} %; a D-th of that per binary frame)"
-        )
-    return text
 
 
 _LAYER_HEADINGS = (

@@ -79,7 +79,7 @@ def dump_predictions(cfg: Config, out: str) -> None:
         return
     if not out.endswith((".pkl", ".pickle")):
         raise ValueError(f"--out: a detector's predictions go to a .pkl file, got {out}")
-    cfg.test_evaluator = [*metrics, {"type": "DumpDetResults", "out_file_path": out}]
+    cfg.test_evaluator = [*metrics, {"type": "mmdet.DumpDetResults", "out_file_path": out}]
 
 
 def augment_at_test_time(cfg: Config) -> None:
@@ -108,7 +108,7 @@ def augment_at_test_time(cfg: Config) -> None:
 def _flips() -> dict:
     flips = [{"type": "RandomFlip", "prob": prob} for prob in (1.0, 0.0)]
     pack = [{"type": "PackDetInputs", "meta_keys": _DET_META_KEYS}]
-    return {"type": "TestTimeAug", "transforms": [flips, pack]}
+    return {"type": "TestTimeAug", "transforms": [flips, pack], "_scope_": "mmdet"}
 
 
 def _leave_masks_out(cfg: Config) -> None:

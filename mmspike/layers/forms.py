@@ -22,7 +22,7 @@ FORMS = (
     "deployed",
     "deployed with rep_conv='cheapest'",
     "deployed with rep_conv='conv3x3'",
-    "unrolled",
+    *(f"unrolled to {d} frames of {unit}" for unit in ("n / D", "n") for d in range(1, 256)),
 )
 """Forms by the number that a mark has; as it is trained, a layer has no mark."""
 
@@ -44,7 +44,7 @@ class Deployable(nn.Module):
         """
         self.form = FORMS.index(form)
         device = next((p.device for p in self.parameters()), None)
-        self.register_buffer(MARK, torch.tensor(self.form, dtype=torch.uint8, device=device))
+        self.register_buffer(MARK, torch.tensor(self.form, dtype=torch.int16, device=device))
 
     def check_form(self, state_dict: Mapping[str, Tensor], prefix: str) -> None:
         """Refuse weights of another form.
@@ -91,7 +91,7 @@ def _explain(name: str, given: int, here: int) -> str:
         f"{name or 'model'}: the weights are {form}, the model is {FORMS[here]}: under the same "
         "names, these are other numbers. "
     )
-    if "unrolled" in (form, FORMS[here]):
+    if form.startswith("unrolled") or FORMS[here].startswith("unrolled"):
         return (
             f"{text}Load the weights as they were trained, before mmspike.deploy.unroll is called, "
             "or what a model of the same form has saved"

@@ -11,6 +11,7 @@ from mmseg.models.decode_heads import FPNHead
 from torch import Tensor, nn
 
 from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, predict
+from mmspike.layers.forms import Deployable
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
 from mmspike.registry import SEG_MODELS
@@ -59,7 +60,7 @@ class SpikeFPNHead(FPNHead):
         total = None
         for head, x in zip(self.scale_heads, self._transform_inputs(inputs), strict=True):
             for layer in head:
-                x = layer(x) if isinstance(layer, SpikeLayer) else per_step(layer, x)
+                x = layer(x) if isinstance(layer, Deployable) else per_step(layer, x)
             total = x if total is None else total + self._resize(x, total.shape[-2:])
         return predict(self.cls_seg, self.neuron(total), self.conv_seg)
 

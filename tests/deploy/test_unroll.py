@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import logging
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from torch import nn
 
 from mmspike.backbones import ESpikeFormer, ESpikeFormerClassifier, MetaSpikeFormer
 from mmspike.deploy import check_unrolled, switch_to_deploy, unroll
 from mmspike.energy import measure
 from mmspike.layers.forms import FormError
+from tests.det import helpers as det
+from tests.seg import helpers as seg
 
 ARCH = dict(embed_dims=[16, 16, 24, 32], num_heads=4)
 NEURONS = {
@@ -193,3 +197,83 @@ def test_reports_tell_steps_from_frames():
     assert "T = 2, integers of up to D = 4" in format_report(a)
     assert "T x D = 2 x 4 binary frames" in format_report(b)
     assert a.firing_rate == pytest.approx(4 * b.firing_rate)
+
+
+def test_weights_of_another_number_of_frames_are_refused():
+    four, two = (
+        trained(ESpikeFormer, arch=ARCH, steps=1, neuron_cfg=dict(NEURONS["NI-LIF"], levels=d))
+        for d in (4, 2)
+    )
+    unroll(four)
+    unroll(two)
+    with pytest.raises(FormError, match="to 4 frames of n / D, the model is unrolled to 2 frames"):
+        two.load_state_dict(four.state_dict(), strict=False)
+
+
+@pytest.mark.parametrize("time_steps", [1, 2])
+def test_energy_of_meta_spikeformer_is_the_same(time_steps):
+    """The second 1x1 convolution of ``SepConv`` reads real values: once a step in both."""
+    model = trained(
+        MetaSpikeFormer, arch=ARCH, time_steps=time_steps, neuron_cfg=NEURONS["NI-LIF"],
+        attn_init_size=(48, 64), lively=False,
+    )  # fmt: skip
+    other, _ = unrolled_of(model)
+    x = torch.randn(1, 3, 48, 64)
+    a, b = (measure(m, [x]) for m in (model, other))
+    assert a.total["real_macs"] == pytest.approx(b.total["real_macs"])
+    assert a.total["energy_mj"] == pytest.approx(b.total["energy_mj"], rel=1e-3)  # ties
+
+
+def test_says_that_its_neurons_are_not_the_published_ones():
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    try:
+        ESpikeFormer(ARCH)
+        assert not any("its neurons" in text for text in said)
+        ESpikeFormer(ARCH, neuron_cfg=dict(type="mmspike.LIF"))
+    finally:
+        logger.removeHandler(handler)
+    assert any("its neurons are LIF" in text for text in said)
+
+
+@pytest.mark.parametrize("host", ["seg", "det"])
+@pytest.mark.parametrize("time_steps", [1, 2])
+def test_whole_models_predict_the_same(host, time_steps):
+    helpers = {"seg": seg, "det": det}[host]
+    cfg = helpers.small_config(time_steps)
+    cfg.model.neuron_cfg = dict(type="mmspike.IntegerLIF", levels=4)
+    model = helpers.build(cfg)
+    batch = helpers.make_batch(model, size=(64, 96))
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d):
+            m.momentum = None
+    model.train()
+    with torch.no_grad():
+        model.loss(batch["inputs"], batch["data_samples"])
+    model.eval()
+    other, report = unrolled_of(model)
+    assert report.attentions == 8
+    with torch.no_grad():
+        maps, frames = (m.extract_feat(batch["inputs"]) for m in (model, other))
+        if host == "seg":
+            ours, theirs = (m.decode_head(maps) for m in (model, other))
+        else:
+            ours, theirs = (
+                torch.cat([y.flatten() for y in m.rpn_head(maps)[0]]) for m in (model, other)
+            )
+            rois = torch.tensor([[0, 5.0, 5, 40, 50], [1, 10, 3, 60, 60]])
+            for head in ("_bbox_forward", "_mask_forward"):
+                a, b = (
+                    getattr(m.roi_head, head)([y.transpose(0, 1) for y in maps], rois)
+                    for m in (model, other)
+                )
+                key = "cls_score" if head == "_bbox_forward" else "mask_preds"
+                torch.testing.assert_close(a[key], b[key], atol=1e-4, rtol=1e-3)
+    for a, b in zip(maps, frames, strict=True):
+        off = (a - b).abs() > 1e-3  # an integer on a tie moved
+        assert off.float().mean() < 0.02
+    assert ours.std() > 1e-3
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
