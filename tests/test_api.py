@@ -69,3 +69,27 @@ def test_the_apis_of_the_hosts(kind, request, tmp_path):
         """
     )
     assert sum(int(line.split()[1]) for line in out.splitlines() if line.startswith("found")) > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "base"),
+    [
+        ("segmentor", "semantic_fpn/semantic-fpn_metaspikeformer-4m_t1_1xb4-1300it_shapes-128x128"),
+        ("detector", "faster_rcnn/faster-rcnn_metaspikeformer-4m_t1_1xb4-800it_own-boxes"),
+    ],
+)
+def test_the_apis_take_configs_that_lie_elsewhere(kind, base, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(f'_base_ = "mmspike::{base}.py"\n')
+    out = run_python(
+        f"""
+        import mmspike
+        import numpy as np
+        {APIS[kind]}
+
+        model = init({str(config)!r}, None, device="cpu")
+        found = infer(model, np.zeros((128, 128, 3), dtype=np.uint8))
+        print("found", len(found.keys()))
+        """
+    )
+    assert "found" in out

@@ -29,7 +29,7 @@ tta_pipeline = [
             ],
             [dict(type="RandomFlip", prob=p, direction="horizontal") for p in (0.0, 1.0)],
             [dict(type="LoadAnnotations")],
-            [dict(type="PackSegInputs")],
+            [dict(type="mmseg.PackSegInputs")],
         ],
     ),
 ]

@@ -17,9 +17,9 @@ load_image = dict(type="LoadImageFromFile")
 load_masks = dict(type="LoadAnnotations", with_bbox=True, with_mask=True)
 resize = dict(type="Resize", scale=size, keep_ratio=True)
 flip = dict(type="RandomFlip", prob=0.5)
-pack = dict(type="PackDetInputs")
+pack = dict(type="mmdet.PackDetInputs")
 keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
-pack_test = dict(type="PackDetInputs", meta_keys=keys)
+pack_test = dict(type="mmdet.PackDetInputs", meta_keys=keys)
 train_pipeline = [load_image, load_masks, resize, flip, pack]
 test_pipeline = [load_image, resize, load_masks, pack_test]
 dataset = dict(data_root=data_root, metainfo=dict(classes=classes))

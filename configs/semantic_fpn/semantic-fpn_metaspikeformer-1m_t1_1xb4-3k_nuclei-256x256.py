@@ -17,21 +17,21 @@ stretch = [
     dict(type="AdjustGamma", gamma=1.0),
 ]
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadImageFromFile", _scope_="mmseg"),
     *stretch,
     dict(type="LoadAnnotations"),
     dict(type="RandomResize", scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="RandomCrop", crop_size=(256, 256), cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PhotoMetricDistortion"),
-    dict(type="PackSegInputs"),
+    dict(type="mmseg.PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadImageFromFile", _scope_="mmseg"),
     *stretch,
     dict(type="Resize", scale=scale, keep_ratio=True),
     dict(type="LoadAnnotations"),
-    dict(type="PackSegInputs"),
+    dict(type="mmseg.PackSegInputs"),
 ]
 model = dict(decode_head=dict(num_classes=len(metainfo["classes"])))
 dataset = dict(data_root=data_root, metainfo=metainfo, img_suffix=".jpg")

@@ -14,7 +14,7 @@ model = dict(
     decode_head=dict(num_classes=len(_base_.metainfo.classes)),
 )
 tta_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadImageFromFile", _scope_="mmseg"),
     dict(
         type="TestTimeAug",
         _scope_="mmseg",
@@ -22,7 +22,7 @@ tta_pipeline = [
             [dict(type="Resize", scale_factor=r, keep_ratio=True) for r in (0.75, 1.0, 1.25)],
             [dict(type="RandomFlip", prob=p, direction="horizontal") for p in (0.0, 1.0)],
             [dict(type="LoadAnnotations")],
-            [dict(type="PackSegInputs")],
+            [dict(type="mmseg.PackSegInputs")],
         ],
     ),
 ]

@@ -1,19 +1,19 @@
 # ADE20K under data/ade/ as mmseg reads it, 150 classes, crops of 512 x 512.
 data_root = "data/ade/ADEChallengeData2016"
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadImageFromFile", _scope_="mmseg"),
     dict(type="LoadAnnotations", reduce_zero_label=True),
     dict(type="RandomResize", scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="RandomCrop", crop_size=(512, 512), cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PhotoMetricDistortion"),
-    dict(type="PackSegInputs"),
+    dict(type="mmseg.PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadImageFromFile", _scope_="mmseg"),
     dict(type="Resize", scale=(2048, 512), keep_ratio=True),
     dict(type="LoadAnnotations", reduce_zero_label=True),  # behind Resize: labels keep their size
-    dict(type="PackSegInputs"),
+    dict(type="mmseg.PackSegInputs"),
 ]
 dataset = dict(_scope_="mmseg", type="ADE20KDataset", data_root=data_root)
 train_dataloader = dict(

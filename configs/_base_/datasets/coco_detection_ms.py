@@ -10,7 +10,7 @@ train_pipeline = [
         keep_ratio=True,
     ),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
+    dict(type="mmdet.PackDetInputs"),
 ]
 # Workers are those of a process (a GPU); see docs/gpu.md.
 train_dataloader = dict(num_workers=4, pin_memory=True, dataset=dict(pipeline=train_pipeline))

@@ -3,19 +3,19 @@
 data_root = "data/own/"
 scale = (1024, 256)  # of an image's longer and shorter side, at most
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadImageFromFile", _scope_="mmseg"),
     dict(type="LoadAnnotations"),
     dict(type="RandomResize", scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="RandomCrop", crop_size=(256, 256), cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PhotoMetricDistortion"),
-    dict(type="PackSegInputs"),
+    dict(type="mmseg.PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadImageFromFile", _scope_="mmseg"),
     dict(type="Resize", scale=scale, keep_ratio=True),
     dict(type="LoadAnnotations"),  # behind Resize: labels keep their size
-    dict(type="PackSegInputs"),
+    dict(type="mmseg.PackSegInputs"),
 ]
 dataset = dict(_scope_="mmseg", type="BaseSegDataset", data_root=data_root)
 train_dataloader = dict(

@@ -6,9 +6,10 @@ classes = ("circle", "square", "triangle")
 load_image = dict(type="LoadImageFromFile")
 load_boxes = dict(type="LoadAnnotations", with_bbox=True)
 flip = dict(type="RandomFlip", prob=0.5)
-pack = dict(type="PackDetInputs")
+pack = dict(type="mmdet.PackDetInputs")
 pack_test = dict(
-    type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+    type="mmdet.PackDetInputs",
+    meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
 )
 resize = dict(type="Resize", scale=(128, 128), keep_ratio=True)
 

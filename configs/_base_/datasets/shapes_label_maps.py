@@ -5,15 +5,15 @@ metainfo = dict(
     palette=[[60, 60, 60], [31, 119, 180], [255, 127, 14], [44, 160, 44]],
 )
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadImageFromFile", _scope_="mmseg"),
     dict(type="LoadAnnotations"),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PackSegInputs"),
+    dict(type="mmseg.PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadImageFromFile", _scope_="mmseg"),
     dict(type="LoadAnnotations"),
-    dict(type="PackSegInputs"),
+    dict(type="mmseg.PackSegInputs"),
 ]
 dataset = dict(
     _scope_="mmseg",
