@@ -70,10 +70,14 @@ def read_config(args: argparse.Namespace) -> Config:
         The config, with ``launcher`` and ``work_dir`` set.
 
     Raises:
-        SystemExit: If it is a detector's, and mmcv has no compiled operators.
+        SystemExit: If there is no such config, or it is a detector's, and mmcv has no compiled
+            operators.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    try:
+        cfg = Config.fromfile(args.config)
+    except OSError as error:  # a base that is not there, too
+        raise SystemExit(f"{args.config} is no config, or inherits none: {error}") from error
     check_operators(cfg)
     cfg.launcher = args.launcher
     apply_options(cfg, args.cfg_options)

@@ -156,3 +156,11 @@ def test_options_refuse_what_they_cannot_do():
     segmentor = Config(dict(default_scope="mmseg", test_dataloader=dict(dataset=dict(pipeline=[]))))
     with pytest.raises(ValueError, match="no tta_model"):
         augment_at_test_time(segmentor)
+
+
+@pytest.mark.parametrize("tool", ["train.py", "test.py"])
+def test_no_config_ends_in_a_line(tool, tmp_path):
+    more = ["nothing.pth"] if tool == "test.py" else []
+    out = run(tool, tmp_path / "nothere.py", *more, ok=False)
+    assert "nothere.py is no config" in out
+    assert "Traceback" not in out
