@@ -1,10 +1,9 @@
 """E-SpikeFormer, the backbone of "Spike-driven Transformer V3" (T-PAMI 2025, arXiv 2411.16061).
 
 "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", its base
-models of 5M, 10M and 19M. Exact to the published checkpoints, in evaluation and in training.
-Stages, downsampling and channel MLPs are those of Meta-SpikeFormer; neurons fire integers, every
-weight layer but the first reads spikes, and attention has values of four times the width.
-Stochastic depth, which the published code builds and leaves out, is really applied.
+models of 5M, 10M and 19M. Exact to the published checkpoints, in evaluation and in training, but
+that stochastic depth is really applied. Stages, downsampling and channel MLPs are those of
+Meta-SpikeFormer; neurons fire integers, every weight layer but the first reads spikes.
 """
 
 from __future__ import annotations
