@@ -71,6 +71,11 @@ class NeuronRow:
         """Spikes per neuron, for every step."""
         return [s / self.outputs if self.outputs else 0.0 for s in self.spikes]
 
+    @property
+    def frame_rates(self) -> list[float]:
+        """Spikes per neuron and binary frame, at most 1: of integers, the D-th part of a step's."""
+        return [rate / self.levels for rate in self.rates]
+
 
 class FiringRateMonitor:
     """Context manager that counts the spikes of every neuron of a model.

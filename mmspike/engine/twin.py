@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from mmengine.runner import Runner
 
 from mmspike.engine.configs import find_class, use_scope
 
@@ -64,6 +65,31 @@ def with_time_steps(cfg: Config, time_steps: int) -> Config:
     for part in parts:
         part["time_steps"] = time_steps
     return other
+
+
+_OF_NO_EFFECT = {
+    "work_dir",
+    "resume",
+    "launcher",
+    "log_processor",
+    "log_level",
+    "visualizer",
+    "experiment_name",
+    "cfg",
+}
+_SETTINGS = [name for name in inspect.signature(Runner).parameters if name not in _OF_NO_EFFECT]
+
+
+def is_same_training(cfg: Config, other: Config) -> bool:
+    """Whether two configs train the same model in the same way, whatever files they come from.
+
+    Args:
+        cfg: A config.
+        other: Another. Names, folders and what is logged do not count; all else that a runner
+            reads does, the seed and the evaluation too.
+    """
+    names = [*_SETTINGS, "runner_type", "compile"]
+    return all(cfg.get(name) == other.get(name) for name in names)
 
 
 def _parts(cfg: Config) -> Iterator[tuple[dict[str, Any], set[str]]]:

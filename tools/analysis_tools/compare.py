@@ -11,20 +11,29 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 from compare_plots import draw_comparison
-from compare_runs import Run, measure, preload, prepare, train
+from compare_runs import Run, device, measure, preload, prepare, train
 from compare_tables import aggregate, write_tables
 from mmengine.config import Config
 
 from mmspike.energy import Conventions
 from mmspike.engine.command_line import apply_options, parse_options, read_config_file
-from mmspike.engine.twin import TWIN_DEFINITION, ann_twin, with_time_steps
+from mmspike.engine.twin import TWIN_DEFINITION, ann_twin, is_same_training, with_time_steps
+
+RATES = (
+    "D: spikes that a neuron may send in a time step, - without neurons that spike. Firing rate "
+    "per frame: spikes per neuron and binary frame, of T x D frames an image: at most 100 %. "
+    "Spikes per neuron and step: the mean integer, from 0 to D. Where D is 1, both are the same "
+    "number. Each is the mean over the layers of neurons."
+)
+"""What stands under every table with spikes in it."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -77,8 +86,8 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def variants_of(args: argparse.Namespace) -> Iterator[tuple[str, str, Config, bool, str | None]]:
-    """Name, config file, complete config, whether it is a twin, and checkpoint of every model.
+def variants_of(args: argparse.Namespace) -> Iterator[Run]:
+    """Every model, in a folder of its name, without a seed.
 
     Raises:
         SystemExit: If a config cannot be read, or has no twin or time steps.
@@ -86,24 +95,20 @@ def variants_of(args: argparse.Namespace) -> Iterator[tuple[str, str, Config, bo
     for i, path in enumerate(args.configs):
         name, options = Path(path).stem, parse_options(args.cfg_options)
         cfg = read_config_file("compare", path, options)
-        checkpoint = args.checkpoints[i] if args.checkpoints else None
+        given = Path(args.checkpoints[i]) if args.checkpoints else None
         if "test_dataloader" not in cfg or "test_evaluator" not in cfg:
             raise SystemExit(f"compare: {path} has no test_dataloader and test_evaluator")
         try:
             for steps in args.time_steps or [None]:
                 other = cfg if steps is None else with_time_steps(cfg, steps)
-                yield (
-                    (name if steps is None else f"{name}_t{steps}"),
-                    path,
-                    other,
-                    False,
-                    checkpoint,
-                )
+                model = name if steps is None else f"{name}_t{steps}"
+                yield Run(model, path, other, False, args.work_dir / model, checkpoint=given)
             if args.twin:
                 twin = ann_twin(cfg)
                 apply_options(twin, parse_options(args.twin_options))
-                checkpoint = args.twin_checkpoints[i] if args.twin_checkpoints else None
-                yield f"{name}_ann", path, twin, True, checkpoint
+                given = Path(args.twin_checkpoints[i]) if args.twin_checkpoints else None
+                folder = args.work_dir / f"{name}_ann"
+                yield Run(folder.name, path, twin, True, folder, None, given, [name])
         except ValueError as error:
             raise SystemExit(f"compare: {error}") from error
 
@@ -114,45 +119,72 @@ def plan(args: argparse.Namespace) -> list[Run]:
     Raises:
         SystemExit: If two models have one name.
     """
-    runs: list[Run] = []
-    for name, path, cfg, is_twin, checkpoint in variants_of(args):
-        if name in {run.name for run in runs}:
+    models = list(variants_of(args))
+    names = [model.name for model in models]
+    for name in names:
+        if names.count(name) > 1:
             raise SystemExit(f"compare: two models are called {name}; rename one of the configs")
-        if checkpoint is not None:
-            folder = args.work_dir / name / "given"
-            runs.append(Run(name, path, cfg, is_twin, folder, checkpoint=Path(checkpoint)))
+    runs: list[Run] = []
+    for model in one_of_each_twin(models):
+        if model.checkpoint is not None:
+            runs.append(replace(model, folder=model.folder / "given"))
             continue
         for seed in range(args.seeds):
-            seeded = cfg.copy()
-            seeded.merge_from_dict({"randomness.seed": seed})
-            folder = args.work_dir / name / f"seed_{seed}"
-            runs.append(Run(name, path, seeded, is_twin, folder, seed))
+            cfg = model.cfg.copy()
+            cfg.merge_from_dict({"randomness.seed": seed})
+            runs.append(replace(model, cfg=cfg, folder=model.folder / f"seed_{seed}", seed=seed))
     return runs
+
+
+def one_of_each_twin(models: Iterable[Run]) -> list[Run]:
+    """The models, without twins that are trained as another is; that one is the twin of both."""
+    kept: list[Run] = []
+    for model in models:
+        trained = model.is_twin and model.checkpoint is None
+        for i, other in enumerate(kept if trained else []):
+            both = other.is_twin and other.checkpoint is None
+            if both and is_same_training(other.cfg, model.cfg):
+                first = other if other.folder.is_dir() or not model.folder.is_dir() else model
+                kept[i] = replace(first, twin_of=other.twin_of + model.twin_of)
+                break
+        else:
+            kept.append(model)
+    return kept
 
 
 def notes_on(
     args: argparse.Namespace, runs: Sequence[Run], rows: Sequence[dict[str, Any]]
 ) -> list[str]:
     """What stands under the table."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     seeds = len({run.seed for run in runs} - {None})
     c = Conventions()
     notes = [
-        f"{date.today()}, {device}, {torch.get_num_threads()} CPU threads, torch "
-        f"{torch.__version__}, Python {platform.python_version()}.",
-        f"Accuracy, firing rate and time: mean and standard deviation over {seeds} seeds."
+        f"{date.today()}, {platform.machine()}, {device()}, torch {torch.__version__}, "
+        f"Python {platform.python_version()}.",
+        f"Accuracy, firing rate and times: mean and standard deviation over {seeds} seeds."
         if seeds > 1
         else "One run of each model.",
         "Energy: mean and standard deviation over images, as docs/energy.md counts it "
         f"({c.mac_pj} pJ per MAC, {c.ac_pj} pJ per addition).",
     ]
+    if any(row["levels"] for row in rows):
+        notes.append(RATES)
+    trained = sorted({str(r["train_device"]) for r in rows if r["train_minutes"] is not None})
+    if trained:
+        on = " and, others, on ".join(trained).replace("None", "a device that was not noted")
+        notes.append(
+            f"Training: wall-clock time of a run, start and validations included, on {on}."
+        )
     if any(run.is_twin for run in runs):
         notes.append(TWIN_DEFINITION)
+        for name, twin_of in {run.name: run.twin_of for run in runs}.items():
+            if len(twin_of) > 1:
+                notes.append(f"{name} is the twin of {' and '.join(twin_of)}: it was trained once.")
         if args.twin_options:
             notes.append(f"Settings of the twins alone: {', '.join(args.twin_options)}.")
         if any(_is_pretrained(run.cfg) for run in runs if run.is_twin and run.seed is not None):
             notes.append("The twin's training started from weights made for the spiking network.")
-    firing = sorted({r["model"] for r in rows if r["is_twin"] and r["firing_rate"] is not None})
+    firing = sorted({r["model"] for r in rows if r["is_twin"] and r["levels"]})
     if firing:
         notes.append(f"These twins still have neurons that spike: {', '.join(firing)}.")
     return notes

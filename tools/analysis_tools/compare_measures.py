@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from statistics import median, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from torch import nn
 import mmspike.registry  # noqa: F401  makes "mmseg::" known in configs
 from mmspike.checkpoints import load_whole
 from mmspike.energy import EnergyCounter, EnergyReport
+from mmspike.energy.firing_rate import NeuronRow
 from mmspike.engine.command_line import checkpoints_from_outside
 from mmspike.engine.configs import as_list, type_name
 from mmspike.engine.weights import keep_runner_from_loading
@@ -90,8 +91,11 @@ def measure_model(
     Returns:
         A row: ``checkpoint``, ``dataset``, ``num_images``, ``time_steps``, ``metrics`` in percent,
         ``params_m`` in millions, ``gmacs`` (one pass on real values, 10^9 multiply-accumulates),
-        ``firing_rate`` (percent, the mean over layers of neurons; ``None`` without any) and
-        ``firing_rates`` (percent per step, by part), ``energy_mj`` (mean per image),
+        ``levels`` (D of the neurons, each value once; empty without any), ``rate_per_frame``
+        (spikes per neuron and binary frame, of T * D frames an image, in percent) and
+        ``spikes_per_step`` (the mean integer, from 0 to D), both means over the layers of neurons,
+        ``None`` without any, ``rates_per_frame`` (by part, for every step), ``energy_mj`` (mean per
+        image),
         ``energy_sd_mj`` (over images) and, of the same network on real values, ``ann_energy_mj``
         (see :mod:`mmspike.energy`), ``ms_per_image``, and ``peak_mib`` (of the process on a CPU,
         of the tensors on a GPU).
@@ -127,8 +131,10 @@ def measure_model(
         "metrics": in_percent(metrics),
         "params_m": sum(p.numel() for p in model.parameters()) / 1e6,
         "gmacs": energy.total["macs"] / 1e9,
-        "firing_rate": 100 * energy.firing_rate if energy.neurons else None,
-        "firing_rates": rates_by_part(energy),
+        "levels": sorted({row.levels for row in energy.neurons}),
+        "rate_per_frame": 100 * mean_frame_rate(energy.neurons) if energy.neurons else None,
+        "spikes_per_step": energy.firing_rate if energy.neurons else None,
+        "rates_per_frame": rates_by_part(energy),
         "energy_mj": energy.total["energy_mj"],
         "energy_sd_mj": energies.spread(),
         "ann_energy_mj": energy.total["ann_energy_mj"],
@@ -152,11 +158,16 @@ def in_percent(metrics: dict[str, Any]) -> dict[str, float]:
     return {k: float(v) for k, v in (known | classes).items() if math.isfinite(v)}
 
 
+def mean_frame_rate(neurons: Iterable[NeuronRow]) -> float:
+    """Mean over layers of neurons of their spikes per neuron and binary frame, over all steps."""
+    return mean(mean(row.frame_rates) for row in neurons)
+
+
 def rates_by_part(report: EnergyReport) -> dict[str, list[float]]:
-    """Mean firing rate of the neurons of every part, in percent, per step."""
+    """Mean firing rate per binary frame of every part's neurons, in percent, for every step."""
     parts: dict[str, list[list[float]]] = {}
     for row in report.neurons:
-        parts.setdefault(row.part, []).append(row.rates)
+        parts.setdefault(row.part, []).append(row.frame_rates)
     return {
         part: [100 * sum(step) / len(step) for step in zip(*rates, strict=False)]
         for part, rates in parts.items()

@@ -18,7 +18,7 @@ Model = dict[str, Any]
 COLORS = ("#2a6f97", "#e07a1f", "#4f8a3c", "#9c2c2c", "#6a4c93", "#8a8a8a")
 COSTS = {  # key: heading, key of its spread
     "energy_mj": ("energy per image, mJ", "energy_sd_mj"),
-    "firing_rate": ("firing rate, %", "firing_rate_sd"),
+    "rate_per_frame": ("firing rate per frame, %", "rate_per_frame_sd"),
     "ms_per_image": ("time per image, ms", "ms_per_image_sd"),
 }
 
@@ -44,6 +44,7 @@ def comparison_figure(models: Sequence[Model]) -> plt.Figure:
     series: dict[tuple[str, str], list[Model]] = {}
     for model in models:
         series.setdefault((model["config"], model["kind"]), []).append(model)
+    levels = [points[0]["levels"] for points in series.values()]
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
     fig, axes = plt.subplots(
@@ -67,7 +68,10 @@ def comparison_figure(models: Sequence[Model]) -> plt.Figure:
     for ax in axes.flat[len(panels) :]:
         ax.remove()
     handles = [plt.errorbar([], [], [], **_style(series, i)) for i in range(len(series))]
-    labels = [f"{Path(config).stem} ({kind})" for config, kind in series]
+    labels = [
+        f"{Path(config).stem} ({kind}{'' if d in (None, '1') else f', D = {d}'})"
+        for (config, kind), d in zip(series, levels, strict=True)
+    ]
     title = "bars: standard deviation over seeds; of the energy, over images"
     fig.legend(handles, labels, loc="outside lower center", title=title, title_fontsize=7)
     return fig

@@ -17,12 +17,13 @@ import runpy
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from training_time import training_minutes
 
 TOOLS = Path(__file__).resolve().parents[1]
 _PRELOADED = (
@@ -32,6 +33,7 @@ _PRELOADED = (
     "matplotlib.pyplot",
 )
 _OF_HOST = {"mmdet": ("mmdet.apis", "mmspike.det"), "mmseg": ("mmseg.apis", "mmspike.seg")}
+_COLUMNS = 2  # of the rows: those that another version has measured are measured again
 _PROGRESS = re.compile(r"((?:Iter|Epoch)\((?:train|val|test)\)\s+\S*\[[^]]*\](?:\[[^]]*\])?)")
 _ETA = re.compile(r"eta: ([^ ]+(?: days?, [^ ]+)?)")
 
@@ -48,6 +50,7 @@ class Run:
         folder: Where all of it lies.
         seed: Seed of the training; ``None`` for a checkpoint that was given.
         checkpoint: Its weights, once they are there.
+        twin_of: Names of the models whose ANN twin it is.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Run:
     folder: Path
     seed: int | None = None
     checkpoint: Path | None = None
+    twin_of: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return self.name if self.seed is None else f"{self.name}, seed {self.seed}"
@@ -118,7 +122,7 @@ def train(run: Run) -> str:
             "default_hooks.checkpoint.interval is larger than the training is long"
         )
     run.checkpoint = run.training / Path(last.read_text().strip()).name
-    note.write_text(json.dumps({"checkpoint": run.checkpoint.name}))
+    note.write_text(json.dumps({"checkpoint": run.checkpoint.name, "device": device()}))
     return f"trained in {time.monotonic() - start:.0f} s"
 
 
@@ -130,7 +134,8 @@ def measure(run: Run, options: Sequence[str]) -> dict[str, Any]:
         options: Options of ``compare_measures.py``.
 
     Returns:
-        Its row, with ``model``, ``config``, ``is_twin`` and ``seed``.
+        Its row, with ``model``, ``config``, ``is_twin`` and ``seed``, and of its training
+        ``train_minutes`` and ``train_device`` (``None`` if that is not known).
 
     Raises:
         SystemExit: If it fails; its last lines are shown.
@@ -138,6 +143,7 @@ def measure(run: Run, options: Sequence[str]) -> dict[str, Any]:
     out = run.folder / "measured.json"
     state = run.checkpoint.stat()
     what = {
+        "columns": _COLUMNS,
         "options": list(map(str, options)),
         "checkpoint": [str(run.checkpoint), state.st_size, state.st_mtime_ns],
         "config": hashlib.sha256(run.file.read_bytes()).hexdigest(),
@@ -153,7 +159,19 @@ def measure(run: Run, options: Sequence[str]) -> dict[str, Any]:
         out.write_text(json.dumps(content, indent=1) + "\n")
         row_file.unlink()
     about = {"model": run.name, "config": run.config, "is_twin": run.is_twin, "seed": run.seed}
+    about |= {"train_minutes": None, "train_device": None}
+    if run.seed is not None:
+        about["train_minutes"] = training_minutes(run.training)
+        about["train_device"] = json.loads((run.folder / "trained.json").read_text()).get("device")
     return about | content["row"]
+
+
+def device() -> str:
+    """What models are trained and timed on here: a GPU, or some threads of a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"{threads} CPU thread" + "s" * (threads > 1)
 
 
 def preload(runs: Iterable[Run]) -> None:

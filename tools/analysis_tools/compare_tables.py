@@ -23,11 +23,12 @@ def aggregate(rows: Iterable[Model]) -> list[Model]:
         rows: Of :func:`compare_runs.measure`, one per run.
 
     Returns:
-        In the order of the rows: ``model``, ``config``, ``kind``, ``time_steps``, ``runs``, the
-        metrics by name, ``energy_mj`` and, over images, ``energy_sd_mj``, ``firing_rate``,
-        ``rate <part>`` (percent, the mean over steps), ``ms_per_image``, ``params_m``, ``gmacs``,
-        ``ann_energy_mj``, ``peak_mib``, ``dataset``, ``num_images``. A standard deviation of one
-        run is ``None``.
+        In the order of the rows: ``model``, ``config``, ``kind``, ``time_steps``, ``levels`` (D; in
+        words where there are several, ``None`` without neurons that spike), ``runs``, the metrics
+        by name, ``energy_mj`` and, over images, ``energy_sd_mj``, ``rate_per_frame`` and
+        ``rate_per_frame <part>`` (percent, the mean over steps), ``spikes_per_step``,
+        ``train_minutes``, ``ms_per_image``, ``params_m``, ``gmacs``, ``ann_energy_mj``,
+        ``peak_mib``, ``dataset``, ``num_images``. A standard deviation of one run is ``None``.
     """
     by_model: dict[str, list[Model]] = {}
     for row in rows:
@@ -37,10 +38,10 @@ def aggregate(rows: Iterable[Model]) -> list[Model]:
 
 def _aggregate(runs: Sequence[Model]) -> Model:
     first = runs[0]
-    spikes = first["firing_rate"] is not None
-    kind = "ANN twin" if first["is_twin"] else "SNN" if spikes else "ANN"
+    levels = " and ".join(map(str, first["levels"])) or None
+    kind = "ANN twin" if first["is_twin"] else "SNN" if levels else "ANN"
     model = {"model": first["model"], "config": first["config"], "kind": kind}
-    model |= {"time_steps": first["time_steps"], "runs": len(runs)}
+    model |= {"time_steps": first["time_steps"], "levels": levels, "runs": len(runs)}
 
     def add(name: str, value: Callable[[Model], float | None]) -> None:
         values = [value(run) for run in runs]
@@ -53,10 +54,19 @@ def _aggregate(runs: Sequence[Model]) -> Model:
     add("energy_mj", lambda run: run["energy_mj"])
     spreads = [run["energy_sd_mj"] for run in runs]
     model["energy_sd_mj"] = None if None in spreads else sqrt(mean(s * s for s in spreads))
-    add("firing_rate", lambda run: run["firing_rate"])
-    for part in first["firing_rates"]:
-        add(f"rate {part}", lambda run, part=part: mean(run["firing_rates"].get(part, [0.0])))
-    for name in ("ms_per_image", "params_m", "gmacs", "ann_energy_mj", "peak_mib"):
+    add("rate_per_frame", lambda run: run["rate_per_frame"])
+    for part in first["rates_per_frame"]:
+        name = f"rate_per_frame {part}"
+        add(name, lambda run, part=part: mean(run["rates_per_frame"].get(part, [0.0])))
+    for name in (
+        "spikes_per_step",
+        "train_minutes",
+        "ms_per_image",
+        "params_m",
+        "gmacs",
+        "ann_energy_mj",
+        "peak_mib",
+    ):
         add(name, lambda run, name=name: run[name])
     return model | {"dataset": first["dataset"], "num_images": first["num_images"]}
 
@@ -91,17 +101,21 @@ def _cells(models: Sequence[Model]) -> tuple[list[str], list[list[str]]]:
     shown = [m for m in METRICS if any(m in model for model in models)]
     shown += [key for model in models for key in model if key.startswith("IoU.")]
     shown = [key for key in dict.fromkeys(shown) if not key.endswith("_sd")]
-    headings = ["model", "kind", "T", "runs", *(f"{name}, %" for name in shown)]
-    headings += ["energy, mJ", "firing rate, %", "ms per image", "parameters, M", "GMAC"]
+    headings = ["model", "kind", "T", "D", "runs", *(f"{name}, %" for name in shown)]
+    headings += ["energy, mJ", "firing rate per frame, %", "spikes per neuron and step"]
+    headings += ["training, min", "ms per image", "parameters, M", "GMAC"]
     rows = [
         [
             model["model"],
             model["kind"],
             str(model["time_steps"]),
+            model["levels"] or "-",
             str(model["runs"]),
             *(_number(model, name, ".1f") for name in shown),
             _number(model, "energy_mj", ".3g", "energy_sd_mj"),
-            _number(model, "firing_rate", ".1f"),
+            _number(model, "rate_per_frame", ".1f"),
+            _number(model, "spikes_per_step", ".3g"),
+            _number(model, "train_minutes", ".3g"),
             _number(model, "ms_per_image", ".3g"),
             _number(model, "params_m", ".2f", ""),
             _number(model, "gmacs", ".3g", ""),
