@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.config.utils import ConfigParsingError
 
 import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
 from mmspike.checkpoints import CheckpointError, read_safely_in_mmengine
+from mmspike.engine.bases import wrong_base
 from mmspike.engine.configs import merge_options
 from mmspike.installed import MissingPackageError, require_operators
 from mmspike.layers.forms import FormError
@@ -74,10 +76,7 @@ def read_config(args: argparse.Namespace) -> Config:
             operators.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    try:
-        cfg = Config.fromfile(args.config)
-    except OSError as error:  # a base that is not there, too
-        raise SystemExit(f"{args.config} is no config, or inherits none: {error}") from error
+    cfg = _read(args.config)
     check_operators(cfg)
     cfg.launcher = args.launcher
     apply_options(cfg, args.cfg_options)
@@ -86,6 +85,21 @@ def read_config(args: argparse.Namespace) -> Config:
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
     return cfg
+
+
+def _read(path: str | Path, tool: str = "") -> Config:
+    """Read a config, or end with a line if it, or what it inherits, is not there."""
+    try:
+        return Config.fromfile(path)
+    except ConfigParsingError as error:  # of a pure-Python config
+        raise SystemExit(f"{tool}{path}: {error}") from error
+    except (OSError, ValueError, AssertionError, ImportError) as error:
+        reason = wrong_base(path)
+        if reason is not None:
+            raise SystemExit(f"{tool}{reason}") from error
+        if isinstance(error, OSError):
+            raise SystemExit(f"{tool}{path} is no config: {error}") from error
+        raise
 
 
 def apply_options(cfg: Config, options: dict[str, Any] | None) -> None:
@@ -126,10 +140,7 @@ def read_config_file(tool: str, path: str | Path, options: dict | None = None) -
     """
     if not Path(path).is_file():
         raise SystemExit(f"{tool}: no file {path}")
-    try:
-        cfg = Config.fromfile(path)
-    except OSError as error:
-        raise SystemExit(f"{tool}: {path} is no config: {error}") from error
+    cfg = _read(path, f"{tool}: ")
     apply_options(cfg, options)
     if "model" not in cfg:
         raise SystemExit(f"{tool}: {path} has no model")
