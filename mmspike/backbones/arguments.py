@@ -14,6 +14,7 @@ from mmengine.registry import DefaultScope
 from mmspike.archs import META_SPIKEFORMER_DEPTHS, Arch
 from mmspike.layers.arguments import are_counts, check_norm, is_count, refuse_unless
 from mmspike.neurons import neuron_takes
+from mmspike.neurons.arguments import check_config
 
 
 def check_arguments(
@@ -81,6 +82,7 @@ def read_attn_neuron(
     owner: str, change: dict[str, Any] | None, neuron_cfg: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Settings in which the neuron after the attention differs from the others."""
+    check_config(f"{owner}: attn_neuron_cfg", change)
     if change is None:
         return {"v_threshold": 0.5} if neuron_takes(neuron_cfg, "v_threshold") else {}
     of = change if "type" in change else neuron_cfg

@@ -13,6 +13,7 @@ from mmspike.checkpoints.loading import init_weights
 from mmspike.layers.conv import predict
 from mmspike.layers.init_log import InitLog
 from mmspike.neurons import build_neuron, neuron_takes
+from mmspike.neurons.arguments import check_flag
 from mmspike.registry import MODELS
 
 
@@ -45,6 +46,7 @@ class MetaSpikeFormerClassifier(InitLog):
         **backbone: Any,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_flag(f"{type(self).__name__}: distilled", distilled)
         self.backbone = self._backbone_class(out_indices=(4,), **backbone)
         width = self.backbone.out_channels[0]
         self.neuron = self._build_neuron(backbone.get("neuron_cfg"))

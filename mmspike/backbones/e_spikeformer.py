@@ -171,7 +171,7 @@ class ESpikeFormer(SpikeFormer):
             takes published classification checkpoints, ours, and those of whole models.
 
     Raises:
-        ValueError: If an argument is none of the above.
+        TypeError, ValueError: If an argument is none of the above.
 
     Examples:
         >>> import torch
@@ -203,7 +203,7 @@ class ESpikeFormer(SpikeFormer):
         size = read_arch(owner, arch, E_SPIKEFORMER)
         if attn_scale != "published":
             attn_scale = read_attn_scale(owner, attn_scale)
-        neuron = neuron_cfg or default_neuron_cfg() or NEURON
+        neuron = (default_neuron_cfg() or NEURON) if neuron_cfg in (None, {}) else neuron_cfg
         _warn_of_other_neurons(build_neuron(neuron))
         common: dict[str, Any] = {"norm_cfg": norm_cfg or {"type": "BN"}, "neuron_cfg": neuron}
         widths = (in_channels, *widths_of(size))

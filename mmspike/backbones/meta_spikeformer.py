@@ -74,6 +74,7 @@ class MetaSpikeFormer(SpikeFormer):
             takes published classification checkpoints, ours, and those of whole models.
 
     Raises:
+        TypeError: If ``neuron_cfg`` or ``attn_neuron_cfg`` is no config, or ``norm_eval`` no bool.
         ValueError: If the architecture, an index, ``decode``, ``time_steps``, ``attn_neuron_cfg``,
             ``attn_init_size``, ``attn_scale``, ``frozen_stages``, ``drop_path_rate``, ``norm_cfg``
             or ``with_cp`` is not one of the above.

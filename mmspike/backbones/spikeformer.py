@@ -24,6 +24,7 @@ from mmspike.layers.checks import is_doubling
 from mmspike.layers.conv import SpikeLayer
 from mmspike.layers.init_log import InitLog
 from mmspike.layers.time import ordinary_map
+from mmspike.neurons.arguments import check_flag
 
 STRIDES = (2, 2, 2, 2, 1)
 """Stride of the downsampling of the stem and the four stages: the last one keeps its resolution."""
@@ -79,7 +80,7 @@ class SpikeFormer(InitLog):
         init_cfg: OpenMMLab's initialisation.
 
     Raises:
-        ValueError: If an argument is none of these.
+        TypeError, ValueError: If an argument is none of these.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class SpikeFormer(InitLog):
         super().__init__(init_cfg=init_cfg)
         owner = type(self).__name__
         refuse_unless(decode in (None, "mean"), owner, "decode", "None or 'mean'", decode)
+        check_flag(f"{owner}: norm_eval", norm_eval)
         self.decode = decode
         self.depths = arch.depths
         if out_indices is None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm, predict, run_layers
 from mmspike.layers.time import per_step, swap_time_and_batch
 from mmspike.neurons import build_neuron
+from mmspike.neurons.arguments import check_config
 from mmspike.registry import DET_MODELS
 
 
@@ -34,6 +35,7 @@ class SpikeConvFCBBoxHead(ConvFCBBoxHead):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_config(f"{type(self).__name__}: norm_cfg", norm_cfg, "BN")
         self.neuron_cfg = neuron_cfg
         super().__init__(norm_cfg=norm_cfg or {"type": "BN"}, init_cfg=init_cfg, **kwargs)
         del self.relu

@@ -11,6 +11,7 @@ from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm, predict,
 from mmspike.layers.forms import Deployable
 from mmspike.layers.time import per_step, swap_time_and_batch
 from mmspike.neurons import build_neuron
+from mmspike.neurons.arguments import check_config
 from mmspike.registry import DET_MODELS
 
 
@@ -37,6 +38,7 @@ class SpikeFCNMaskHead(FCNMaskHead):
         neuron_cfg: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_config(f"{type(self).__name__}: norm_cfg", norm_cfg, "BN")
         norm_cfg = norm_cfg or {"type": "BN"}
         super().__init__(norm_cfg=norm_cfg, **kwargs)
         del self.relu

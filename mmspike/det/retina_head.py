@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, predict, run_layers_on_levels
 from mmspike.neurons import build_neuron
+from mmspike.neurons.arguments import check_config
 from mmspike.registry import DET_MODELS
 
 
@@ -36,6 +37,7 @@ class SpikeRetinaHead(RetinaHead):
         neuron_cfg: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_config(f"{type(self).__name__}: norm_cfg", norm_cfg, "BN")
         self.neuron_cfg = neuron_cfg
         super().__init__(norm_cfg=norm_cfg or {"type": "BN"}, **kwargs)
 

@@ -17,6 +17,7 @@ from mmspike.layers.conv import (
     run_layers_on_levels,
 )
 from mmspike.neurons import build_neuron
+from mmspike.neurons.arguments import check_config
 from mmspike.registry import DET_MODELS
 
 
@@ -42,6 +43,7 @@ class SpikeRPNHead(RPNHead):
         neuron_cfg: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_config(f"{type(self).__name__}: norm_cfg", norm_cfg, "BN")
         self.norm_cfg = norm_cfg or {"type": "BN"}
         self.neuron_cfg = neuron_cfg
         super().__init__(**kwargs)

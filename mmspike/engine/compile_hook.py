@@ -31,6 +31,7 @@ class CompileHook(Hook):
         backend: See ``torch.compile``.
 
     Raises:
+        TypeError: If ``dynamic`` is none of these.
         ValueError: If the model has no such part.
 
     Examples:
@@ -44,7 +45,9 @@ class CompileHook(Hook):
         mode: str | None = None,
         backend: str = "inductor",
     ) -> None:
-        self.parts = tuple(parts)
+        if dynamic is not None and not isinstance(dynamic, bool):
+            raise TypeError(f"CompileHook: dynamic must be True, False or None, got {dynamic!r}")
+        self.parts = (parts,) if isinstance(parts, str) else tuple(parts)
         self.options = {"dynamic": dynamic, "mode": mode, "backend": backend, "fullgraph": True}
 
     def before_run(self, runner: Runner) -> None:

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmspike.layers.time import fold_time, unfold_time
+from mmspike.neurons.arguments import check_config
 from mmspike.registry import MODELS
 
 
@@ -33,6 +34,7 @@ class PerStepNeck(BaseModule):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_config("PerStepNeck: neck", neck, "FPN")
         self.neck = MODELS.build(neck)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ from mmspike.layers.arguments import are_counts, check_norm, is_count, refuse_un
 from mmspike.layers.conv import ONE_SIGMA_RATE, spike_conv
 from mmspike.layers.init_log import InitLog
 from mmspike.layers.time import ordinary_map, per_step
+from mmspike.neurons.arguments import check_config
 from mmspike.registry import MODELS
 
 _EXTRA_SOURCES = ("on_input", "on_lateral", "on_output")
@@ -53,6 +54,7 @@ class SpikeFPN(InitLog):
         out_strides: Strides of the levels, doubling; what the heads' configs are checked against.
 
     Raises:
+        TypeError: If ``neuron_cfg`` is no config.
         ValueError: If the arguments do not fit one another.
     """
 
@@ -74,6 +76,7 @@ class SpikeFPN(InitLog):
         expected = "None or 'mean'"
         refuse_unless(decode in (None, "mean"), "SpikeFPN", "decode", expected, decode)
         self.decode = decode
+        check_config("SpikeFPN: neuron_cfg", neuron_cfg)
         self._check_types(in_channels, out_channels, num_outs, in_strides, norm_cfg)
         self.in_channels = list(in_channels)
         self.out_channels = out_channels

@@ -15,6 +15,7 @@ from spikingjelly.activation_based import base as sj_base
 from spikingjelly.activation_based import neuron as sj_neuron
 from torch import Tensor, nn
 
+from mmspike.neurons.arguments import check_config
 from mmspike.neurons.lif import LIF, build_surrogate
 from mmspike.registry import MODELS
 
@@ -29,7 +30,11 @@ def default_neuron(cfg: NeuronCfg | None) -> Iterator[None]:
 
     Args:
         cfg: Config of the neuron; ``None`` changes nothing.
+
+    Raises:
+        TypeError: If ``cfg`` is no config.
     """
+    check_config("neuron_cfg", cfg)
     token = _default.set(cfg or _default.get())
     try:
         yield
@@ -56,6 +61,7 @@ def build_neuron(cfg: NeuronCfg | None = None, **override: Any) -> nn.Module:
         The neuron, inside :class:`AtRest` if it keeps state between calls.
 
     Raises:
+        TypeError: If ``cfg`` is no config, or an argument in it is of another type.
         ValueError: If there is no such neuron, it does not take whole sequences, spikingjelly
             refuses a value, or the neuron keeps state that only its author knows how to reset.
     """
@@ -168,6 +174,7 @@ def _refuse_state(neuron: nn.Module) -> None:
 
 
 def _or_default(cfg: NeuronCfg | None) -> NeuronCfg:
+    check_config("neuron_cfg", cfg)
     return dict(cfg or _default.get() or {"type": "mmspike.LIF"})
 
 

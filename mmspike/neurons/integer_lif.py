@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmspike.neurons.arguments import check_flag
 from mmspike.neurons.kernels.integer import integer_lif_multi_step
 from mmspike.registry import MODELS
 
@@ -29,6 +30,7 @@ class IntegerLIF(nn.Module):
         firing_input: Above it, a neuron at rest fires.
 
     Raises:
+        TypeError: If ``normalize`` or ``detach_reset`` is no bool.
         ValueError: If ``levels`` is not a whole number from 1 to 255, or ``beta`` not in [0, 1].
 
     Examples:
@@ -51,6 +53,8 @@ class IntegerLIF(nn.Module):
             raise ValueError(f"IntegerLIF: levels must be a whole number in 1..255, got {levels!r}")
         if not isinstance(beta, int | float) or not 0 <= beta <= 1:
             raise ValueError(f"IntegerLIF: beta must be a number from 0 to 1, got {beta!r}")
+        for name, flag in (("normalize", normalize), ("detach_reset", detach_reset)):
+            check_flag(f"IntegerLIF: {name}", flag)
         self.levels = levels
         self.beta = float(beta)
         self.normalize = normalize

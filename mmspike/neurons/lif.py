@@ -9,6 +9,7 @@ from spikingjelly.activation_based import surrogate as sj_surrogate
 from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor
 
+from mmspike.neurons.arguments import check_config, check_flag
 from mmspike.neurons.kernels import select
 from mmspike.neurons.kernels.common import LIFParameters
 from mmspike.registry import MODELS
@@ -22,9 +23,11 @@ def build_surrogate(cfg: dict[str, Any] | None) -> sj_surrogate.SurrogateFunctio
             ``dict(type="Sigmoid", alpha=4.0)``.
 
     Raises:
+        TypeError: If ``cfg`` is no config.
         ValueError: If spikingjelly has no surrogate of that name, or an argument is a number that
             is not finite.
     """
+    check_config("surrogate", cfg, "Sigmoid")
     cfg = dict(cfg or {"type": "Sigmoid", "alpha": 4.0})
     name = cfg.pop("type", None)
     known = {
@@ -65,6 +68,7 @@ class LIF(LIFNode):
             takes the fastest that is there. All give the same spikes and, to rounding, gradients.
 
     Raises:
+        TypeError: If ``decay_input`` or ``detach_reset`` is no bool, or ``surrogate`` no config.
         ValueError: If ``tau`` is not above 1, a number is not finite, or the surrogate or the
             backend is unknown.
 
@@ -89,6 +93,8 @@ class LIF(LIFNode):
     ) -> None:
         for name, value in (("tau", tau), ("v_threshold", v_threshold), ("v_reset", v_reset)):
             _check_finite(name, value)
+        for name, flag in (("decay_input", decay_input), ("detach_reset", detach_reset)):
+            check_flag(f"LIF: {name}", flag)
         if not tau > 1:
             raise ValueError(f"LIF: tau must be above 1 time step, got {tau!r}")
         if backend not in select.BACKENDS:

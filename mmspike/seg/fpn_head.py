@@ -14,6 +14,7 @@ from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, predict
 from mmspike.layers.forms import Deployable
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
+from mmspike.neurons.arguments import check_config
 from mmspike.registry import SEG_MODELS
 
 
@@ -41,6 +42,7 @@ class SpikeFPNHead(FPNHead):
         neuron_cfg: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_config(f"{type(self).__name__}: norm_cfg", norm_cfg, "BN")
         super().__init__(feature_strides, norm_cfg=norm_cfg or {"type": "BN"}, **kwargs)
         self.scale_heads = nn.ModuleList(
             nn.Sequential(*(_spiking(layer, neuron_cfg) for layer in head))
