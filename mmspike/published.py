@@ -33,6 +33,7 @@ _FIXED: dict[str, Any] = {
     "pretrained": None,
 }
 """Arguments that have one value in all published models."""
+_EMBED_DIM = "the widths of the four stages, such as [128, 256, 512, 640]"
 _logged: set[str] = set()
 
 
@@ -44,9 +45,11 @@ def build_published_backbone(**published: Any) -> Any:
         **published: See :func:`modern_form`.
 
     Raises:
-        TypeError: If there is no such argument.
+        TypeError: If there is no such argument, or no ``embed_dim``.
         ValueError: If an argument has a value that no published model has.
     """
+    if "embed_dim" not in published:
+        raise TypeError(f"{NAME} needs embed_dim, {_EMBED_DIM}; got {sorted(published)}")
     config = modern_form(**published)
     text = ", ".join(f"{key}={value!r}" for key, value in config.items())
     if text not in _logged:
@@ -74,8 +77,11 @@ def modern_form(
             ``MetaSpikeFormer`` such as ``init_cfg``, which are kept.
 
     Raises:
+        TypeError: If ``embed_dim`` is no sequence.
         ValueError: If a published argument has a value that no published model has.
     """
+    if not isinstance(embed_dim, Sequence) or isinstance(embed_dim, str):
+        raise TypeError(f"{NAME}: embed_dim must be {_EMBED_DIM}, got {embed_dim!r}")
     for name, value in _FIXED.items():
         if others.get(name, value) != value:
             raise ValueError(

@@ -70,3 +70,17 @@ def test_refuses_what_no_published_model_has(name, value):
         ValueError, match=rf"Spiking_vit_MetaFormer: {name} must be .* got {value!r}"
     ):
         MODELS.build({**PUBLISHED, name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "Spiking_vit_MetaFormer needs embed_dim, the widths of the four stages"),
+        ({"embed_dim": 64}, "Spiking_vit_MetaFormer: embed_dim must be the widths .* got 64"),
+    ],
+    ids=["nothing", "a number"],
+)
+def test_names_itself_and_the_argument_that_it_needs(given, message):
+    with pytest.raises(TypeError, match=message) as error:
+        MODELS.build({"type": "Spiking_vit_MetaFormer", **given})
+    assert "modern_form" not in str(error.value)

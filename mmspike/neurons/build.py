@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -186,9 +187,14 @@ def _class_of(cfg: NeuronCfg) -> Any:
             found = _get(host, kind) or _get(MODELS, kind) or getattr(sj_neuron, kind, None)
     if not callable(found):
         known = {n for n, c in vars(sj_neuron).items() if inspect.isclass(c) and n.endswith("Node")}
+        names = {name: f"mmspike.{name}" for name in MODELS.module_dict}
+        names |= {name: name for name in (*known, "ReLU", "GELU")}
+        near = difflib.get_close_matches(str(kind).rsplit(".", 1)[-1], names, 1) if kind else []
         raise ValueError(
-            f"neuron_cfg: no neuron of type {kind!r}; there are 'mmspike.LIF', what is registered "
-            f"as a model, 'ReLU' and the like, and spikingjelly's {sorted(known)}"
+            f"neuron_cfg: no neuron of type {kind!r}"
+            + (f" (is it {names[near[0]]!r}?)" if near else "")
+            + "; there are 'mmspike.LIF', what is registered as a model, 'ReLU' and the like, and "
+            f"spikingjelly's {sorted(known)}"
         )
     return found
 

@@ -193,6 +193,58 @@ def maps(tmp_path_factory):
     return folder
 
 
+NEURONS = {
+    "all": (
+        ["model.neuron_cfg.type=LFI"],
+        "- model.neuron_cfg: no neuron can be built (ValueError: neuron_cfg: no neuron of type "
+        "'LFI' (is it 'mmspike.LIF'?)",
+    ),
+    "text": (
+        ["model.neuron_cfg=LIF"],
+        "- model.neuron_cfg: no neuron can be built (TypeError: neuron_cfg must be a config such "
+        "as dict(type='LIF'), got 'LIF')",
+    ),
+    "argument": (
+        ["model.neuron_cfg.type=mmspike.IntegerLIF", "model.neuron_cfg.levls=4"],
+        "- model.neuron_cfg: IntegerLIF has no argument 'levls'; it takes levels, beta,",
+        "write levels if that is meant",
+    ),
+    "backbone": (
+        [
+            "model.neuron_cfg.tau=2.0",
+            "model.backbone.neuron_cfg.type=LIF",
+            "model.backbone.neuron_cfg.tau=0.5",
+        ],
+        "- model.backbone.neuron_cfg: LIF cannot be built (ValueError: LIF: tau must be above 1",
+    ),
+    "attention": (
+        ["model.neuron_cfg.tau=2.0", "model.backbone.attn_neuron_cfg.v_threshold=nan"],
+        "- model.backbone.attn_neuron_cfg: LIF cannot be built (ValueError: neuron: v_threshold",
+    ),
+    "another argument": (
+        ["model.neuron_cfg.tau=2.0", "model.backbone.norm_eval=no"],
+        "- model.backbone: MetaSpikeFormer cannot be built (TypeError: MetaSpikeFormer: norm_eval",
+    ),
+    "published name": (
+        [
+            "model.neuron_cfg.tau=2.0",
+            "model.backbone._delete_=True",
+            "model.backbone.type=Spiking_vit_MetaFormer",
+        ],
+        "- model.backbone: Spiking_vit_MetaFormer cannot be built (TypeError: "
+        "Spiking_vit_MetaFormer needs embed_dim, the widths of the four stages, such as [128,",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NEURONS)
+def test_training_names_the_neuron_that_is_wrong(case, shapes_root, tmp_path):
+    given, *messages = NEURONS[case]
+    data = [f"{x}_dataloader.dataset.data_root={shapes_root}/" for x in ("train", "val", "test")]
+    opts = ["--cfg-options", *data, *given]
+    refuse("train.py", SEGMENTOR, ["--work-dir", tmp_path], opts, "a problem", *messages)
+
+
 SEGMENTATION = {
     "classes": (
         ["model.decode_head.num_classes=150"],
