@@ -23,9 +23,30 @@ _config_utils.MODULE2PACKAGE.setdefault("mmspike", "mmspike")
 # module is found under its own name.
 _config_utils.MODULE2PACKAGE["mmseg"] = "mmseg"
 
+
+class RegistryWithRooms(Registry):
+    """A registry below which others are, one for each host: ``mmspike.det``, ``mmspike.seg``.
+
+    mmengine takes a scope for a package, and imports its ``registry``. There is no package ``det``
+    of ours, but the folder in which a user's program runs may have a ``det.py``, which would run.
+    """
+
+    def get(self, key: str) -> type | None:
+        """Get what is registered by a name; see mmengine.
+
+        Args:
+            key: A name, with or without a scope: ``SpikeFPN``, ``det.SpikeRPNHead``.
+
+        Raises:
+            RuntimeError: If nothing is.
+        """
+        scope, name = self.split_scope_key(key)
+        return self.children[scope].get(name) if scope in self.children else super().get(key)
+
+
 _HERE = [__name__]  # of registries with nothing to load: without locations, mmengine warns
 
-MODELS = Registry(
+MODELS = RegistryWithRooms(
     "model",
     parent=_MMENGINE_MODELS,
     scope="mmspike",
@@ -33,17 +54,23 @@ MODELS = Registry(
 )
 DET_MODELS = Registry("det model", parent=MODELS, scope="det", locations=["mmspike.det"])
 SEG_MODELS = Registry("seg model", parent=MODELS, scope="seg", locations=["mmspike.seg"])
-TASK_UTILS = Registry("task util", parent=_MMENGINE_TASK_UTILS, scope="mmspike", locations=_HERE)
+TASK_UTILS = RegistryWithRooms(
+    "task util", parent=_MMENGINE_TASK_UTILS, scope="mmspike", locations=_HERE
+)
 DET_TASK_UTILS = Registry(
     "det task util", parent=TASK_UTILS, scope="det", locations=["mmspike.det"]
 )
-METRICS = Registry("metric", parent=_MMENGINE_METRICS, scope="mmspike", locations=_HERE)
+METRICS = RegistryWithRooms("metric", parent=_MMENGINE_METRICS, scope="mmspike", locations=_HERE)
 SEG_METRICS = Registry("seg metric", parent=METRICS, scope="seg", locations=["mmspike.seg"])
-TRANSFORMS = Registry("transform", parent=_MMENGINE_TRANSFORMS, scope="mmspike", locations=_HERE)
+TRANSFORMS = RegistryWithRooms(
+    "transform", parent=_MMENGINE_TRANSFORMS, scope="mmspike", locations=_HERE
+)
 SEG_TRANSFORMS = Registry(
     "seg transform", parent=TRANSFORMS, scope="seg", locations=["mmspike.seg"]
 )
-VISUALIZERS = Registry("visualizer", parent=_MMENGINE_VISUALIZERS, scope="mmspike", locations=_HERE)
+VISUALIZERS = RegistryWithRooms(
+    "visualizer", parent=_MMENGINE_VISUALIZERS, scope="mmspike", locations=_HERE
+)
 DET_VISUALIZERS = Registry(
     "det visualizer", parent=VISUALIZERS, scope="det", locations=["mmspike.det"]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -88,3 +89,41 @@ def test_configs_elsewhere_can_build_on_ours(tmp_path):
 def test_docs_hold_no_placeholders():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         assert "_RESULT" not in page.read_text(), page
+
+
+BUILDING = """
+from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS
+import mmspike
+for registry, kind in [
+    (MODELS, "det.SpikeRPNHead"),
+    (MODELS, "seg.SpikeFPNHead"),
+    (TASK_UTILS, "det.WholeMaxIoUAssigner"),
+    (TRANSFORMS, "seg.Stretch"),
+]:
+    print(registry.get(f"mmspike.{kind}").__module__)
+try:
+    MODELS.build(dict(type="mmspike.det.Nothing"))
+except KeyError as error:
+    print("KeyError", "mmspike.det.Nothing" in str(error))
+"""
+
+
+def test_no_file_of_the_users_runs_for_a_room(tmp_path):
+    """A scope is taken for a package, which mmengine imports, from the working directory too."""
+    for name in ("det", "seg"):
+        (tmp_path / f"{name}.py").write_text("print('a file of the user ran')")
+    done = subprocess.run(
+        [sys.executable, "-c", BUILDING],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line for line in done.stdout.splitlines() if "OneDL" not in line] == [
+        "mmspike.det.rpn_head",
+        "mmspike.seg.fpn_head",
+        "mmspike.det.assigners",
+        "mmspike.seg.transforms",
+        "KeyError True",
+    ]
