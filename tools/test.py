@@ -30,12 +30,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--wait-time", type=float, default=2.0, help="seconds a window stays")
     parser.add_argument("--tta", action="store_true", help="augment at test time")
     parser.add_argument(
-        "--deploy", action="store_true", help="fold the model for inference first; same results"
+        "--deploy",
+        action="store_true",
+        help="fold the model for inference first: faster, outputs equal to rounding, which can "
+        "move a spike that lies on its threshold",
     )
     parser.add_argument(
         "--unroll",
         action="store_true",
-        help="run integer neurons as binary frames first; same results to rounding",
+        help="run integer neurons as binary frames first: outputs equal to rounding, which can "
+        "move an integer that lies on a tie",
     )
     return parser.parse_args()
 

@@ -24,6 +24,7 @@ from mmspike.checkpoints.sources import (
     sort_checkpoint,
     strip_wrappers,
 )
+from mmspike.checkpoints.trained_with import warn_of_other_neurons
 from mmspike.layers.forms import FormError, check_forms
 from mmspike.neurons.build import neuron_state_names
 
@@ -86,6 +87,7 @@ def load_pretrained(
     tensors = {name: offered[name] for name in report.loaded}
     _check_numbers(report.file, tensors, targets)
     model.load_state_dict(tensors, strict=False)
+    warn_of_other_neurons(getattr(model, "backbone", model), checkpoint, "backbone")
     report = replace(report, sha256=checkpoint.sha256)  # the file was hashed meanwhile
     print_log(str(report), "current", level=20 if report.fits else 30)
     return report
@@ -190,6 +192,7 @@ def load_whole(
     tensors = {name: offered[name] for name in targets}
     _check_numbers(str(checkpoint.path), tensors, targets)
     model.load_state_dict(tensors)
+    warn_of_other_neurons(model, checkpoint)
 
 
 def init_weights(module: BaseModule, otherwise: Callable[[], None]) -> None:
