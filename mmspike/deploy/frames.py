@@ -70,8 +70,8 @@ def unroll(model: nn.Module) -> UnrollReport:
         What was done.
 
     Raises:
-        ValueError: If the model has no :class:`~mmspike.neurons.IntegerLIF`, or was unrolled or
-            folded before.
+        ValueError: If the model has no :class:`~mmspike.neurons.IntegerLIF`, its attention averages
+            (``attn_scale=None``), or it was unrolled or folded before. It is then not changed.
     """
     if any(isinstance(m, BinaryFrames) for m in model.modules()):
         raise ValueError("unroll: the model is unrolled already")
@@ -82,6 +82,14 @@ def unroll(model: nn.Module) -> UnrollReport:
         raise ValueError(
             "unroll: the model has no integer neurons; train one with "
             "neuron_cfg=dict(type='mmspike.IntegerLIF')"
+        )
+    averaging = [
+        n for n, m in model.named_modules() if isinstance(m, Attention) and m.scale is None
+    ]
+    if averaging:
+        raise ValueError(
+            f"unroll: {averaging[0]} averages over the pixels (attn_scale=None), which no sum of "
+            "spikes is; train the model with a number as its attn_scale"
         )
     switch_to_deploy(model, rep_conv="conv3x3", lay_out=False)
     with torch.no_grad():

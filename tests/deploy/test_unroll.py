@@ -170,6 +170,15 @@ def test_refuses_what_it_cannot_do():
         unroll(model)
 
 
+@pytest.mark.parametrize("backbone", [ESpikeFormer, MetaSpikeFormer])
+def test_refuses_attention_that_averages_and_changes_nothing(backbone):
+    model = backbone(ARCH, attn_scale=None, neuron_cfg=NEURONS["NI-LIF"]).eval()
+    before = {name: type(m) for name, m in model.named_modules()}
+    with pytest.raises(ValueError, match=r"stages.3.blocks.0.mixer averages .*attn_scale=None"):
+        unroll(model)
+    assert {name: type(m) for name, m in model.named_modules()} == before
+
+
 def test_states_of_the_forms_are_told_apart():
     model = trained(ESpikeFormer, arch=ARCH, steps=1)
     other, _ = unrolled_of(model)
