@@ -110,6 +110,17 @@ class UnrolledAttention(Deployable):
         self.proj = proj
         self.mark(first.form)
 
+    @property
+    def levels(self) -> list[int]:
+        """D of q, k and v."""
+        return [fire.frames for fire in self.fire] * (3 if len(self.fire) == 1 else 1)
+
+    @property
+    def products(self) -> tuple[int, ...]:
+        """See :class:`mmspike.neurons.TakenApart`: of all pairs of k and v, then of q."""
+        q, k, v = self.levels
+        return (k * v,) * (k * v) + (q,) * q
+
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
         frames = self.first(x_seq)  # [T * D, B, C, H, W]
@@ -132,11 +143,10 @@ class UnrolledAttention(Deployable):
             ``[T, B, C', H, W]``.
         """
         size, dtype = q.shape[-2:], q.dtype
-        levels = [fire.frames for fire in self.fire] * (3 if len(self.fire) == 1 else 1)
         # [T * D, B, C, H, W] to D times [T, B, heads, C / heads, H * W]
         qs, ks, vs = (
             x.float().flatten(3).unflatten(2, (self.num_heads, -1)).unflatten(0, (-1, d)).unbind(1)
-            for x, d in zip((q, k, v), levels, strict=True)
+            for x, d in zip((q, k, v), self.levels, strict=True)
         )
         with torch.autocast(q.device.type, enabled=False):
             kv = sum(k_j @ v_l.transpose(-2, -1) for k_j in ks for v_l in vs)

@@ -24,7 +24,7 @@ from mmspike.energy.operators import (
 from mmspike.energy.provenance import MOVES, VIEWS, Provenance, Tracker, real_values
 from mmspike.energy.report import EnergyReport, LayerRow
 from mmspike.layers.conv_shape import ActsAsConvolution
-from mmspike.neurons import frames_of, levels_of, unit_of
+from mmspike.neurons import TakenApart, frames_of, levels_of, unit_of
 
 KNOWN = frozenset({*flop_registry, *VIEWS, *MOVES})
 """Operators with a rule; others are taken apart where they consist of several."""
@@ -88,7 +88,8 @@ class EnergyCounter:
         self.layers: dict[str, LayerRow] = {}
         self.neurons: dict[str, NeuronRow] = {}
         self._tracker = Tracker()
-        self._scopes: list[list] = [["", 0]]  # name of the module, operations counted in this call
+        # of each module that is being called: its name, operations counted in this call, products
+        self._scopes: list[list] = [["", 0, ()]]
         self._image_steps = 1  # how often the layer that reads the image runs
         self._closed = 0  # how deep in neurons, and in modules that are counted as one
         self._with_weights: dict[str, None] = {}  # called, in order
@@ -123,7 +124,8 @@ class EnergyCounter:
         def enter(module: nn.Module, args: tuple) -> None:
             if weighs and not self._closed:
                 self._with_weights[name] = None
-            self._scopes.append([name, 0])
+            products = module.products if isinstance(module, TakenApart) else ()
+            self._scopes.append([name, 0, products])
             if closed and not self._closed:
                 self._watch(False)
             self._closed += closed
@@ -200,8 +202,14 @@ class EnergyCounter:
 
     def _add(self, count: OpCount, x: Tensor, out: Tensor) -> None:
         scope = self._scopes[-1]
-        module, index = scope
+        module, index, products = scope
         scope[1] += 1
+        if any(row.frames > 1 for row in self.neurons.values()):
+            steps = max(row.time_steps // row.frames for row in self.neurons.values())
+            if products:  # all of them together are one on real values, for each step
+                count.macs *= count.time_steps / (steps * products[index])
+            elif count.synops is None:  # reads the sums over frames
+                count.time_steps = min(count.time_steps, steps)
         name = (module or "(model)") + (f" #{index + 1}" if index else "")
         reads = "spikes" if count.synops is not None else "real values"
         known = self.layers.get(name)

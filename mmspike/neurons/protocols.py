@@ -50,6 +50,18 @@ def frames_of(neuron: nn.Module) -> int:
     return neuron.frames if isinstance(neuron, Framed) else 1
 
 
+@runtime_checkable
+class TakenApart(Protocol):
+    """A module that takes products of integers apart into products of binary frames.
+
+    Attributes:
+        products: For every product of a call, in their order, into how many the product on integers
+            is taken apart that it is one of.
+    """
+
+    products: tuple[int, ...]
+
+
 def unit_of(neuron: nn.Module) -> float:
     """What a spike is worth in a neuron's output."""
     return neuron.spike_unit if isinstance(neuron, Scaled) else 1.0
