@@ -259,6 +259,18 @@ def test_runs_are_put_together_by_their_steps(runs, expected, tmp_path):
     assert records[-1]["loss"] == max(i for i, steps in enumerate(runs) if steps)
 
 
+def test_curves_show_boxes_at_half_overlap(monkeypatch, tmp_path):
+    tool = runpy.run_path(str(ROOT / "tools/analysis_tools/report_run.py"))
+    drawn = []
+    monkeypatch.setitem(
+        tool["draw_curves"].__globals__, "save_figure", lambda f, _: drawn.append(f)
+    )
+    scores = {"coco/bbox_mAP": 0.3, "coco/bbox_mAP_50": 0.6}
+    tool["draw_curves"]([{"loss": 1.0, "step": 10}, {**scores, "step": 0}], tmp_path / "c.png")
+    lines = {line.get_label(): line.get_ydata() for line in drawn[0].axes[1].lines}
+    assert lines == {"bbox mAP": (0.3,), "bbox mAP@0.5": (0.6,)}
+
+
 @pytest.mark.parametrize("target", ["demo", "demo-seg"])
 def test_the_demo_runs_in_a_folder_with_a_space(target, tmp_path):
     folder = tmp_path / "a folder"

@@ -114,6 +114,8 @@ def test_report_draws_the_run(trained):
     for name in ("predictions.png", "curves.png", "firing_rates.png"):
         assert cv2.imread(str(work_dir / name)).std() > 1
         assert str(work_dir / name) in out
+    for name in ("bbox mAP", "bbox mAP@0.5", "segm mAP", "segm mAP@0.5"):
+        assert re.search(rf"^{name}: \d\.\d{{3}}$", out, re.M)
     rates = json.loads((work_dir / "firing_rates.json").read_text())
     assert len(rates) == 92  # every neuron of the demo's detector
     assert all(0 <= rate <= 1 for rate in rates.values())

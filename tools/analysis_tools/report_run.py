@@ -26,7 +26,7 @@ from torch import nn
 from mmspike.checkpoints import load_whole
 from mmspike.energy import measure_firing_rates
 from mmspike.energy.plots import STYLE, firing_rates, save_figure
-from mmspike.engine.command_line import apply_options, checkpoints_from_outside
+from mmspike.engine.command_line import checkpoints_from_outside, read_config_file
 from mmspike.engine.configs import use_scope
 
 mpl.use("Agg")
@@ -37,11 +37,13 @@ mpl.rcParams.update(STYLE)
 
 SILENT = 1e-3
 BLUE, ORANGE = "#2a6f97", "#d95f02"
-# key in the log: name, unit, colour, where its last value is written
+# key in the log: name, unit, colour, line, where its last value is written
 METRICS = {
-    "coco/bbox_mAP": ("bbox mAP", 1.0, BLUE, 6),
-    "coco/segm_mAP": ("segm mAP", 1.0, ORANGE, -14),
-    "mIoU": ("mIoU", 0.01, BLUE, 6),
+    "coco/bbox_mAP": ("bbox mAP", 1.0, BLUE, "o-", 6),
+    "coco/segm_mAP": ("segm mAP", 1.0, ORANGE, "o-", -14),
+    "coco/bbox_mAP_50": ("bbox mAP@0.5", 1.0, BLUE, "s--", 6),
+    "coco/segm_mAP_50": ("segm mAP@0.5", 1.0, ORANGE, "s--", -14),
+    "mIoU": ("mIoU", 0.01, BLUE, "o-", 6),
 }
 
 
@@ -103,15 +105,16 @@ def draw_curves(records: list[dict], out: Path) -> None:
     left.set(title="Training loss", xlabel="step", ylim=(0, None))
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "fontsize": 8}
     left.legend(ncols=3, **below)
-    for key, (name, unit, colour, offset) in METRICS.items():
+    for key, (name, unit, colour, line, offset) in METRICS.items():
         points = [(r["step"], r[key] * unit) for r in val if key in r]
         if points:
-            right.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
+            right.plot(*zip(*points, strict=True), line, color=colour, label=name)
             last = f"{points[-1][1]:.3f}"
-            at = {"textcoords": "offset points", "color": colour}
-            right.annotate(last, points[-1], (-24, offset), **at)
+            at = {"textcoords": "offset points", "color": colour, "zorder": 3}
+            white = {"fc": "white", "ec": "none", "pad": 0.3}
+            right.annotate(last, points[-1], (-24, offset), bbox=white, **at)
     right.set(title="Validation", xlabel="step", xlim=left.get_xlim(), ylim=(0, 1))
-    right.legend(ncols=3, **below)
+    right.legend(ncols=2, **below)
     for ax in (left, right):
         ax.grid(alpha=0.3)
     save_figure(fig, out)
@@ -205,8 +208,7 @@ def main() -> None:
     """Draw the run."""
     args = parse_args()
     work_dir = Path(args.work_dir)
-    cfg = Config.fromfile(args.config)
-    apply_options(cfg, args.cfg_options)
+    cfg = read_config_file("report_run", args.config, args.cfg_options)
     use_scope(cfg)
     records = read_scalars(work_dir)
     draw_curves(records, work_dir / "curves.png")
