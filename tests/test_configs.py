@@ -42,7 +42,7 @@ FOLDER = ROOT / "configs"
 EVERY = sorted(str(p.relative_to(FOLDER)) for p in FOLDER.rglob("*.py"))
 METHODS = [name for name in EVERY if "/" in name and not name.startswith("_base_")]
 MASK_RCNN, SEMANTIC_FPN = "mask-rcnn_metaspikeformer", "semantic-fpn_metaspikeformer"
-OLD = {
+SHORT = {
     "mask_rcnn_metaspike-55m_coco": f"{MASK_RCNN}-55m_t1_8xb2-12e_coco",
     "mask_rcnn_metaspike_coco": f"{MASK_RCNN}-15m_t1_8xb2-12e_coco",
     "mask_rcnn_metaspike_shapes": f"{MASK_RCNN}-4m_t1_1xb4-1k_shapes-128x128",
@@ -54,11 +54,25 @@ OLD = {
     "semantic_fpn_metaspike_shapes": f"{SEMANTIC_FPN}-4m_t1_1xb4-1300it_shapes-128x128",
     "semantic_fpn_metaspike_t4_ade20k": f"{SEMANTIC_FPN}-15m_t4_b8-160k_ade20k-512x512",
     "semantic_fpn_metaspike_voc12": f"{SEMANTIC_FPN}-15m_t1_b8-40k_voc12-512x512",
+    **{
+        f"mask_rcnn_espikeformer_{size}_coco": f"mask-rcnn_espikeformer-{size}_t1-d4_2xb4-12e_coco"
+        for size in ("10m", "19m")
+    },
+    **{
+        f"semantic_fpn_espikeformer_{size}_ade20k": (
+            f"semantic-fpn_espikeformer-{size}_t1-d4_1xb16-160k_ade20k-512x512"
+        )
+        for size in ("10m", "19m")
+    },
+    "mask_rcnn_espikeformer_shapes": "mask-rcnn_espikeformer-4m_t1-d4_1xb4-1k_shapes-128x128",
+    "semantic_fpn_espikeformer_shapes": (
+        "semantic-fpn_espikeformer-4m_t1-d4_1xb4-1300it_shapes-128x128"
+    ),
     "upernet_metaspike_ade20k": "upernet_metaspikeformer-15m_t1_b8-160k_ade20k-512x512",
 }
 NAME = re.compile(
-    r"[a-z0-9-]+_(?P<backbone>metaspikeformer-(?P<size>\d+)m)_t(?P<steps>\d+)"
-    r"_(?:\d+x)?b(?P<batch>\d+)-(?P<length>\d+)(?P<unit>e|k|it)_[a-z0-9-]+?"
+    r"[a-z0-9-]+_(?P<backbone>metaspikeformer|espikeformer)-(?P<size>\d+)m"
+    r"_t(?P<steps>\d+)(?:-d(?P<levels>\d+))?_(?:\d+x)?b(?P<batch>\d+)-(?P<length>\d+)(?P<unit>e|k|it)_[a-z0-9-]+?"
     r"(?:-(?P<height>\d+)x(?P<width>\d+))?"
 )
 
@@ -112,11 +126,11 @@ def test_mmengine_alone_reads_it_without_a_warning(name, complaints):
     assert complaints.get(name) is None
 
 
-@pytest.mark.parametrize("old", OLD)
-def test_names_of_before_lead_to_the_same(old):
-    assert (FOLDER / f"{old}.py").read_text().count("\n") == 1
-    (new,) = FOLDER.glob(f"*/{OLD[old]}.py")
-    assert Config.fromfile(FOLDER / f"{old}.py").to_dict() == Config.fromfile(new).to_dict()
+@pytest.mark.parametrize("short", SHORT)
+def test_short_names_lead_to_the_same(short):
+    assert (FOLDER / f"{short}.py").read_text().count("\n") == 1
+    (new,) = FOLDER.glob(f"*/{SHORT[short]}.py")
+    assert Config.fromfile(FOLDER / f"{short}.py").to_dict() == Config.fromfile(new).to_dict()
 
 
 @pytest.fixture
@@ -198,7 +212,10 @@ def test_its_name_says_what_it_is(name):
     assert cfg.train_dataloader.batch_size == int(said["batch"])
     length = int(said["length"]) * (1000 if said["unit"] == "k" else 1)
     assert cfg.train_cfg["max_epochs" if said["unit"] == "e" else "max_iters"] == length
-    arch = dict(type="mmspike.MetaSpikeFormer", arch=cfg.model.backbone.arch)
+    assert cfg.model.backbone.type.lower() == f"mmspike.{said['backbone']}"
+    neuron = cfg.model.get("neuron_cfg", {})
+    assert neuron.get("levels") == (int(said["levels"]) if said["levels"] else None)
+    arch = dict(type=cfg.model.backbone.type, arch=cfg.model.backbone.arch)
     if isinstance(arch["arch"], str):
         assert arch["arch"] == f"{said['size']}M"
     else:

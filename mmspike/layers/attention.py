@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmspike import fused
-from mmspike.layers.conv import ONE_SIGMA_RATE, build_norm, init_firing_rate
+from mmspike.layers.conv import build_norm, init_scale
 from mmspike.layers.forms import Deployable
 from mmspike.layers.rep_conv import RepConv
 from mmspike.layers.time import per_step
-from mmspike.neurons import build_neuron, firing_input_of
+from mmspike.neurons import build_neuron, firing_input_of, levels_of, unit_of
 
 _EPS = 1e-6
 """Added to a sum of weights that may be 0."""
@@ -89,19 +90,38 @@ def mix_heads(q: Tensor, k: Tensor, v: Tensor, num_heads: int, scale: float | No
     return out.flatten(2, 3).unflatten(3, size)  # [T, B, C, H, W]
 
 
-def starting_rate(fill: float) -> float:
-    """Firing rate of q, k and v at which the attention reaches its neuron's threshold on average.
+def starting_scale(fill: float, levels: int = 1) -> float:
+    """Scale of q, k and v at which the attention reaches its neuron's threshold on average.
 
     An entry of ``scale * q (k^T v)`` is a sum over ``D`` channels and ``N`` pixels of products of
-    three spikes: at rate r, ``scale * D * N * r**3`` on average.
+    three numbers of spikes: ``scale * D * N * r**3`` on average, where r is that of one neuron.
 
     Args:
-        fill: Threshold divided by ``scale * D * N``.
+        fill: Threshold divided by ``scale * D * N`` and by what three spikes are worth.
+        levels: Largest number of spikes of a neuron.
 
     Returns:
-        The rate, at most that of one standard deviation above the mean (16 %).
+        Standard deviation of a neuron's input, in units of what is worth a spike; at most 1, as in
+        other layers.
     """
-    return min(fill ** (1 / 3), ONE_SIGMA_RATE)
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if mean_spikes(middle, levels) < fill ** (1 / 3) else (low, middle)
+        )
+    return high
+
+
+def mean_spikes(scale: float, levels: int = 1) -> float:
+    """Spikes that a neuron fires on average, if its input is normally distributed around 0.
+
+    Args:
+        scale: Standard deviation of the input, in units of what is worth a spike.
+        levels: Largest number of spikes; neurons of several are taken to round.
+    """
+    first = 1.0 if levels == 1 else 0.5
+    return sum(NormalDist().cdf(-(first + i) / scale) for i in range(levels))
 
 
 class SpikeDrivenSelfAttention(Deployable):
@@ -123,7 +143,7 @@ class SpikeDrivenSelfAttention(Deployable):
             neurons that give real values, whose sums have no bound.
         init_pixels: Pixels of the maps that a training from scratch sees. The attention sums over
             them: q, k and v then start at the firing rate at which it neither is silent nor
-            saturates, see :func:`starting_rate`. ``None`` leaves their norms at unit scale, at
+            saturates, see :func:`starting_scale`. ``None`` leaves their norms at unit scale, at
             which it is silent on most maps.
 
     Raises:
@@ -154,12 +174,13 @@ class SpikeDrivenSelfAttention(Deployable):
         self.v_neuron = build_neuron(neuron_cfg)
         self.attn_neuron = build_neuron(neuron_cfg, **attn_neuron_cfg)
         if init_pixels is not None:
-            rate = ONE_SIGMA_RATE
+            std = 1.0
             if scale is not None:
-                drive = scale * (embed_dims // num_heads) * init_pixels
-                rate = starting_rate((firing_input_of(self.attn_neuron) or 1.0) / drive)
+                drive = scale * (embed_dims // num_heads) * init_pixels * unit_of(self.neuron) ** 3
+                fill = (firing_input_of(self.attn_neuron) or 1.0) / drive
+                std = starting_scale(fill, levels_of(self.neuron) or 1)
             for norm in (self.q_norm, self.k_norm, self.v_norm):
-                init_firing_rate(norm, self.neuron, rate)
+                init_scale(norm, self.neuron, std)
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""

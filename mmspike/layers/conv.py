@@ -34,7 +34,8 @@ ONE_SIGMA_RATE = NormalDist().cdf(-1.0)
 def init_firing_rate(norm: nn.Module, neuron: nn.Module, rate: float) -> None:
     """Start a norm at the scale at which the neuron after it fires at a given rate.
 
-    At unit scale, a LIF with tau 2 fires at 2.3 %, too rarely to learn from.
+    At unit scale, a LIF with tau 2 fires at 2.3 %, too rarely to learn from. A neuron that fires
+    integers gives a whole spike where one that fires 0 and 1 would.
 
     Args:
         norm: Norm with a weight.
@@ -43,9 +44,20 @@ def init_firing_rate(norm: nn.Module, neuron: nn.Module, rate: float) -> None:
         rate: Firing rate of the neuron in its first step if the norm's output is normally
             distributed; below 0.5.
     """
+    init_scale(norm, neuron, 1 / NormalDist().inv_cdf(1 - rate))
+
+
+def init_scale(norm: nn.Module, neuron: nn.Module, scale: float) -> None:
+    """Start a norm at a scale that is given in units of what is worth a spike to a neuron.
+
+    Args:
+        norm: Norm with a weight.
+        neuron: As in :func:`init_firing_rate`.
+        scale: Standard deviation of the norm's output.
+    """
     firing_input = firing_input_of(neuron)
     if norm.weight is not None and firing_input is not None:
-        nn.init.constant_(norm.weight, firing_input / NormalDist().inv_cdf(1 - rate))
+        nn.init.constant_(norm.weight, firing_input * scale)
 
 
 def spread_biases(norm: nn.Module, neuron: nn.Module) -> None:

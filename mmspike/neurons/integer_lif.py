@@ -27,7 +27,7 @@ class IntegerLIF(nn.Module):
     Attributes:
         spike_levels: D.
         spike_unit: What a spike is worth in the output: 1 / D, or 1.
-        firing_input: Above it, a neuron at rest fires.
+        firing_input: What is worth one spike to a neuron at rest, 1; it fires above half of that.
 
     Raises:
         TypeError: If ``normalize`` or ``detach_reset`` is no bool.
@@ -39,7 +39,7 @@ class IntegerLIF(nn.Module):
         [[0.0, 0.25, 0.5, 1.0]]
     """
 
-    firing_input: float = 0.5
+    firing_input: float = 1.0
 
     def __init__(
         self,

@@ -23,7 +23,10 @@ class Scaled(Protocol):
 
 @runtime_checkable
 class Firing(Protocol):
-    """A neuron that tells the smallest input at which it fires in its first step, from rest."""
+    """A neuron that tells the input that is worth a spike to it in its first step, from rest.
+
+    A threshold, for those that have one.
+    """
 
     firing_input: float
 
@@ -34,7 +37,7 @@ def levels_of(neuron: nn.Module) -> int | None:
 
 
 def firing_input_of(neuron: nn.Module) -> float | None:
-    """Smallest input at which a neuron at rest fires; ``None`` if it does not say."""
+    """Input that is worth a spike to a neuron at rest; ``None`` if it does not say."""
     return neuron.firing_input if isinstance(neuron, Firing) else None
 
 

@@ -8,10 +8,12 @@ from mmspike.deploy import switch_to_deploy
 from mmspike.layers.attention import (
     SpikeDrivenSelfAttention,
     linear_attention,
+    mean_spikes,
     mix_heads,
     normalized_linear_attention,
-    starting_rate,
+    starting_scale,
 )
+from mmspike.neurons import build_neuron
 
 
 def test_equals_the_quadratic_order_exactly():
@@ -62,9 +64,13 @@ def test_neuron_behind_the_attention_has_its_own_threshold():
 
 @pytest.mark.parametrize("pixels", [64, 1024, 4200])
 @pytest.mark.parametrize("width", [8, 40])
-def test_attention_starts_near_its_threshold(pixels, width):
+@pytest.mark.parametrize("integers", [False, True])
+def test_attention_starts_near_its_threshold(pixels, width, integers):
+    neuron, own = None, dict(v_threshold=0.5)
+    if integers:
+        neuron, own = dict(type="mmspike.IntegerLIF", levels=4), {}
     attention = SpikeDrivenSelfAttention(
-        4 * width, 4, dict(type="BN"), None, dict(v_threshold=0.5), init_pixels=pixels
+        4 * width, 4, dict(type="BN"), neuron, own, init_pixels=pixels
     )
     maps = []
     attention.attn_neuron.register_forward_pre_hook(lambda m, args: maps.append(args[0]))
@@ -73,14 +79,19 @@ def test_attention_starts_near_its_threshold(pixels, width):
     side = int(pixels**0.5)
     attention.train()(3 * torch.randn(1, 4, 4 * width, side, side))
     (mean,) = [m.mean().item() for m in maps]
-    if rates[0] < 0.15:  # else limited by the rate of other layers
+    if attention.q_norm.weight[0] < attention.neuron.firing_input:  # else at its limit
         assert 0.5 < mean / attention.attn_neuron.firing_input < 2
     assert 0.02 < rates[0] < 0.2
 
 
-def test_rate_at_the_start_by_hand():
-    assert starting_rate(0.001) == pytest.approx(0.1)
-    assert starting_rate(1.0) == pytest.approx(0.1587, abs=1e-4)  # no more than other layers
+def test_scale_at_the_start_by_hand():
+    assert mean_spikes(starting_scale(0.001)) == pytest.approx(0.1, abs=1e-4)
+    assert mean_spikes(starting_scale(0.001, levels=4), levels=4) == pytest.approx(0.1, abs=1e-4)
+    assert starting_scale(1.0) == pytest.approx(1.0)  # no more than other layers
+    assert mean_spikes(1.0) == pytest.approx(0.1587, abs=1e-4)
+    drawn = torch.randn(100_000)
+    expected = build_neuron(dict(type="mmspike.IntegerLIF", normalize=False))(drawn[None]).mean()
+    assert mean_spikes(1.0, levels=4) == pytest.approx(expected.item(), abs=0.01)
 
 
 def test_normalized_attention_is_an_average_over_the_pixels():

@@ -24,7 +24,7 @@ from mmspike.engine.configs import use_scope
 
 ROOT = Path(__file__).resolve().parents[2]
 PART = re.compile(r"(?<=<!-- configs -->\n).*?(?=<!-- /configs -->)", re.DOTALL)
-HEAD = ("config", "data", "backbone", "T", "schedule", "parameters", "result")
+HEAD = ("config", "data", "backbone", "T x D", "schedule", "parameters", "result")
 
 
 class Entry(NamedTuple):
@@ -74,18 +74,26 @@ def schedule(cfg: Config) -> str:
 
 
 def backbone(cfg: Config) -> str:
-    """The backbone's published size, or its widths."""
+    """The backbone's published size, or its widths; its name where it is no Meta-SpikeFormer."""
     arch = cfg.model.backbone.arch
-    return arch if isinstance(arch, str) else f"{', '.join(map(str, arch.embed_dims))} wide"
+    size = arch if isinstance(arch, str) else f"{', '.join(map(str, arch.embed_dims))} wide"
+    name = cfg.model.backbone.type.rpartition(".")[2]
+    return size if name == "MetaSpikeFormer" else f"{name}, {size}"
+
+
+def steps(cfg: Config) -> str:
+    """T, and the levels D of neurons that fire integers."""
+    time_steps = str(cfg.model.backbone.get("time_steps", 1))
+    levels = cfg.model.get("neuron_cfg", {}).get("levels")
+    return time_steps if levels is None else f"{time_steps} x {levels}"
 
 
 @cache
 def facts(path: str) -> tuple[str, ...]:
-    """Backbone, T, schedule and parameters of a config."""
+    """Backbone, T and D, schedule and parameters of a config."""
     cfg = Config.fromfile(ROOT / path)
-    steps = cfg.model.backbone.get("time_steps", 1)
     millions = f"{count_parameters(cfg) / 1e6:.2f} M"
-    return backbone(cfg), str(steps), schedule(cfg), millions
+    return backbone(cfg), steps(cfg), schedule(cfg), millions
 
 
 def row(entry: Entry, page: Path, notes: list[str]) -> list[str]:

@@ -1,0 +1,1 @@
+_base_ = "./mask_rcnn/mask-rcnn_espikeformer-10m_t1-d4_2xb4-12e_coco.py"
