@@ -117,6 +117,18 @@ def trained_segmentor(tmp_path_factory):
     return _trained("segmentor", tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def trained_integer_detector(tmp_path_factory):
+    """As ``trained_detector``, with E-SpikeFormer and integer neurons."""
+    return _trained("integer_detector", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def trained_integer_segmentor(tmp_path_factory):
+    """As ``trained_segmentor``, with E-SpikeFormer and integer neurons."""
+    return _trained("integer_segmentor", tmp_path_factory)
+
+
 def _trained(kind, tmp_path_factory):
     from tests.trained import trained
 

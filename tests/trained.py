@@ -81,7 +81,8 @@ def trained(kind: str, folder: Path) -> Trained:
     """Train, or read what another process of this test run has trained.
 
     Args:
-        kind: ``detector`` or ``segmentor``.
+        kind: ``detector`` or ``segmentor``, whose neurons are LIFs; ``integer_detector`` or
+            ``integer_segmentor``, E-SpikeFormers.
         folder: Folder that all processes of the run share.
     """
     from tests.tools.helpers import run
@@ -108,12 +109,13 @@ def trained(kind: str, folder: Path) -> Trained:
 def _recipe(kind: str, root: Path) -> tuple[str, list[str], list[str]]:
     """Config, options, and options of its training alone."""
     data = [f"{split}_dataloader.dataset.data_root={root}/" for split in ("train", "val", "test")]
-    if kind == "detector":
-        config, iters, decay, special = "configs/mask_rcnn_metaspike_shapes.py", 130, 80, DETECTOR
+    backbone = "espikeformer" if kind.startswith("integer") else "metaspike"
+    if kind.endswith("detector"):
+        config, iters, decay, special = f"configs/mask_rcnn_{backbone}_shapes.py", 130, 80, DETECTOR
         annotations = root / "annotations/val.json"
         data += [f"{split}_evaluator.ann_file={annotations}" for split in ("val", "test")]
     else:
-        config, iters, decay = "configs/semantic_fpn_metaspike_shapes.py", 120, 60
+        config, iters, decay = f"configs/semantic_fpn_{backbone}_shapes.py", 120, 60
         special = SEGMENTOR
     train = [
         "train_dataloader.batch_size=8",

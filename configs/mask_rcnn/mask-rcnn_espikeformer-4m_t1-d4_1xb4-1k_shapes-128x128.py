@@ -8,6 +8,7 @@ model = dict(
         type="mmspike.ESpikeFormer",
         arch=dict(embed_dims=[32, 64, 128, 180], num_heads=4),
         time_steps=1,
+        attn_init_size=_base_.size,
         out_indices=(1, 2, 3, 4),
     ),
 )

@@ -2,8 +2,9 @@
 
 "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", its base
 models of 5M, 10M and 19M. Exact to the published checkpoints, in evaluation and in training, but
-that stochastic depth is really applied. Stages, downsampling and channel MLPs are those of
-Meta-SpikeFormer; neurons fire integers, every weight layer but the first reads spikes.
+that stochastic depth is really applied, and that the stem's norm starts as Meta-SpikeFormer's does.
+Stages, downsampling and channel MLPs are those of Meta-SpikeFormer; neurons fire integers, every
+weight layer but the first reads spikes.
 """
 
 from __future__ import annotations
@@ -15,14 +16,23 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmspike import fused
 from mmspike.archs import E_SPIKEFORMER
-from mmspike.backbones.arguments import check_arguments, read_arch, read_attn_scale
+from mmspike.backbones.arguments import (
+    check_arguments,
+    read_arch,
+    read_attn_scale,
+    read_init_pixels,
+)
 from mmspike.backbones.blocks import Block, ChannelMLP
-from mmspike.backbones.spikeformer import CONV_STAGES, SpikeFormer, build_stages, widths_of
-from mmspike.layers.attention import mix_heads
-from mmspike.layers.conv import SpikeLayer, build_norm, run_layers, spike_conv
-from mmspike.layers.time import per_step
+from mmspike.backbones.spikeformer import (
+    ATTN_STRIDE,
+    CONV_STAGES,
+    SpikeFormer,
+    build_stages,
+    widths_of,
+)
+from mmspike.layers.conv import SpikeLayer, build_norm, run_layers, spike_conv, spread_biases
+from mmspike.layers.efficient_attention import EfficientSpikeAttention
 from mmspike.neurons import IntegerLIF, build_neuron, default_neuron_cfg, name_of
 from mmspike.registry import MODELS
 
@@ -30,9 +40,6 @@ Cfg = dict[str, Any]
 
 NEURON: Cfg = {"type": "mmspike.IntegerLIF", "levels": 4}
 """The published neuron."""
-
-VALUE_RATIO = 4
-"""Width of the attention's values, in units of that of queries and keys."""
 
 
 class SpikeSepConv(nn.Sequential):
@@ -59,76 +66,6 @@ class SpikeSepConv(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
         return run_layers(self, x)
-
-
-class EfficientSpikeAttention(nn.Module):
-    """Self-attention on integers, with values of four times the width.
-
-    ``x -> neuron -> q, k, v = neuron(norm(1x1(.))) -> q (k^T v) * 2 / sqrt(C / heads) -> neuron
-    -> norm(1x1(.))``
-
-    Source: arXiv 2411.16061, section 4 (E-SDSA); the factor is the published code's.
-
-    Args:
-        embed_dims: Channels C.
-        num_heads: Heads that the channels are split into.
-        norm_cfg: Config of the norms.
-        neuron_cfg: Config of the neurons.
-        scale: The factor; ``None`` averages over the pixels.
-
-    Raises:
-        ValueError: If the channels do not divide among the heads.
-    """
-
-    def __init__(
-        self,
-        embed_dims: int,
-        num_heads: int,
-        norm_cfg: Cfg,
-        neuron_cfg: Cfg,
-        scale: float | str | None = "published",
-    ) -> None:
-        super().__init__()
-        if embed_dims % num_heads:
-            raise ValueError(f"embed_dims={embed_dims} do not divide among num_heads={num_heads}")
-        self.num_heads = num_heads
-        published = 2 / (embed_dims // num_heads) ** 0.5
-        self.scale: Any = published if scale == "published" else scale
-        self.neuron = build_neuron(neuron_cfg)
-        wide = VALUE_RATIO * embed_dims
-        for name, channels in (("q", embed_dims), ("k", embed_dims), ("v", wide)):
-            conv = spike_conv(embed_dims, channels, norm_cfg=norm_cfg, neuron_cfg=False)
-            self.add_module(name, conv)  # reads the spikes of the one neuron above
-            self.add_module(f"{name}_neuron", build_neuron(neuron_cfg))
-        self.proj = spike_conv(wide, embed_dims, norm_cfg=norm_cfg, neuron_cfg=neuron_cfg)
-
-    def forward(self, x_seq: Tensor) -> Tensor:
-        """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
-        y_seq = fused.attend(self, x_seq)
-        if y_seq is not None:
-            return y_seq
-        s = self.neuron(x_seq)  # integers of spikes
-        q, k, v = (
-            neuron(per_step(nn.Sequential(conv, norm), s))
-            for conv, norm, neuron in self.projections()
-        )  # [T, B, C, H, W] twice, [T, B, 4 C, H, W]
-        return self.proj(self.mix(q, k, v))
-
-    def projections(self) -> Sequence[tuple[nn.Module, nn.Module, nn.Module]]:
-        """Convolution, norm and neuron of q, k and v."""
-        return (
-            (self.q.layer, self.q.norm, self.q_neuron),
-            (self.k.layer, self.k.norm, self.k_neuron),
-            (self.v.layer, self.v.norm, self.v_neuron),
-        )
-
-    def output(self) -> fused.Link:
-        """The layer that reads the mixture of q, k and v."""
-        return fused.Link(self.proj.neuron, self.proj.layer, self.proj.norm)
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """``scale * q (k^T v)``, head by head: ``[T, B, 4 C, H, W]``, as ``v``."""
-        return mix_heads(q, k, v, self.num_heads, self.scale)
 
 
 class TransformerBlock(Block):
@@ -159,6 +96,8 @@ class ESpikeFormer(SpikeFormer):
         neuron_cfg: Config of the neurons; ``None`` means the model's ``neuron_cfg``, or
             ``dict(type="mmspike.IntegerLIF", levels=4)``. The number of levels is not part of a
             checkpoint: the published ones are for 4.
+        attn_init_size: ``(H, W)`` of the images that a training from scratch sees, as in
+            :class:`mmspike.MetaSpikeFormer`. ``None`` leaves norms at unit scale, as published.
         attn_scale: Factor of the attention's sums, ``"published"`` or a number. ``None`` averages
             over the pixels instead, for a ``neuron_cfg`` that gives real values.
         norm_cfg: Config of the norms; batch norms only. ``None`` means ``dict(type="BN")``.
@@ -189,6 +128,7 @@ class ESpikeFormer(SpikeFormer):
         out_indices: Sequence[int] | None = None,
         decode: str | None = None,
         neuron_cfg: Cfg | None = None,
+        attn_init_size: tuple[int, int] | None = None,
         attn_scale: float | str | None = "published",
         norm_cfg: Cfg | None = None,
         drop_path_rate: float = 0.0,
@@ -205,14 +145,21 @@ class ESpikeFormer(SpikeFormer):
             attn_scale = read_attn_scale(owner, attn_scale)
         neuron = (default_neuron_cfg() or NEURON) if neuron_cfg in (None, {}) else neuron_cfg
         _warn_of_other_neurons(build_neuron(neuron))
+        attention: Cfg = {
+            "num_heads": size.num_heads,
+            "scale": attn_scale,
+            "init_pixels": read_init_pixels(owner, attn_init_size, ATTN_STRIDE),
+        }
         common: dict[str, Any] = {"norm_cfg": norm_cfg or {"type": "BN"}, "neuron_cfg": neuron}
         widths = (in_channels, *widths_of(size))
 
         def downsample(stage: int, stride: int) -> SpikeLayer:
             options: dict[str, Any] = {"stride": stride, "bias": True, **common}
-            if stage == 0:
-                options["neuron_cfg"] = False
-            return spike_conv(widths[stage], widths[stage + 1], 3 if stage else 7, **options)
+            if stage > 0:
+                return spike_conv(widths[stage], widths[stage + 1], 3, **options)
+            stem = spike_conv(in_channels, widths[1], 7, **{**options, "neuron_cfg": False})
+            spread_biases(stem.norm, build_neuron(neuron))
+            return stem
 
         def block(stage: int, drop_path: float) -> Block:
             width = widths[stage + 1]
@@ -221,7 +168,7 @@ class ESpikeFormer(SpikeFormer):
                 return Block(SpikeSepConv(width, 7, **common), mlp, drop_path)
             return TransformerBlock(
                 SpikeSepConv(width, 3, **common),
-                EfficientSpikeAttention(width, size.num_heads, scale=attn_scale, **common),
+                EfficientSpikeAttention(width, **attention, **common),
                 ChannelMLP(width, 1, **common, init_rate=None),
                 drop_path,
             )

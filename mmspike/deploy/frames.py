@@ -18,12 +18,12 @@ import torch
 from torch import nn
 
 from mmspike import fused
-from mmspike.backbones.e_spikeformer import EfficientSpikeAttention
 from mmspike.deploy.attention import DeployedSelfAttention
 from mmspike.deploy.frame_layers import BinaryFrames, UnrolledAttention, UnrolledSpikeLayer
 from mmspike.deploy.switch import switch_to_deploy
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.conv import FrameByFrame, SpikeLayer
+from mmspike.layers.efficient_attention import EfficientSpikeAttention
 from mmspike.layers.forms import Deployable
 from mmspike.neurons import IntegerLIF
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -113,6 +113,31 @@ def starting_scale(fill: float, levels: int = 1) -> float:
     return high
 
 
+def init_attention(
+    norms: Iterable[nn.Module],
+    neuron: nn.Module,
+    attn_neuron: nn.Module,
+    scale: float | None,
+    products: int,
+) -> None:
+    """Start the norms of q, k and v at the scale that :func:`starting_scale` gives.
+
+    Args:
+        norms: Those in front of the neurons of q, k and v.
+        neuron: One of those neurons.
+        attn_neuron: The neuron that reads the attention.
+        scale: Factor of its sums; ``None`` for averages, which need no scale of their own.
+        products: Products of a sum, ``D * N``.
+    """
+    std = 1.0
+    if scale is not None:
+        drive = scale * products * unit_of(neuron) ** 3
+        fill = (firing_input_of(attn_neuron) or 1.0) / drive
+        std = starting_scale(fill, levels_of(neuron) or 1)
+    for norm in norms:
+        init_scale(norm, neuron, std)
+
+
 def mean_spikes(scale: float, levels: int = 1) -> float:
     """Spikes that a neuron fires on average, if its input is normally distributed around 0.
 
@@ -174,13 +199,9 @@ class SpikeDrivenSelfAttention(Deployable):
         self.v_neuron = build_neuron(neuron_cfg)
         self.attn_neuron = build_neuron(neuron_cfg, **attn_neuron_cfg)
         if init_pixels is not None:
-            std = 1.0
-            if scale is not None:
-                drive = scale * (embed_dims // num_heads) * init_pixels * unit_of(self.neuron) ** 3
-                fill = (firing_input_of(self.attn_neuron) or 1.0) / drive
-                std = starting_scale(fill, levels_of(self.neuron) or 1)
-            for norm in (self.q_norm, self.k_norm, self.v_norm):
-                init_scale(norm, self.neuron, std)
+            norms = (self.q_norm, self.k_norm, self.v_norm)
+            products = (embed_dims // num_heads) * init_pixels
+            init_attention(norms, self.neuron, self.attn_neuron, scale, products)
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
