@@ -119,13 +119,13 @@ def trained_segmentor(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained_integer_detector(tmp_path_factory):
-    """As ``trained_detector``, with E-SpikeFormer and integer neurons."""
+    """As ``trained_detector``, with integer neurons."""
     return _trained("integer_detector", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def trained_integer_segmentor(tmp_path_factory):
-    """As ``trained_segmentor``, with E-SpikeFormer and integer neurons."""
+    """As ``trained_segmentor``, with E-SpikeFormer."""
     return _trained("integer_segmentor", tmp_path_factory)
 
 

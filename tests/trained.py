@@ -51,6 +51,15 @@ SEGMENTOR = [
     "model.decode_head.loss_decode.class_weight=[0.3,1,1,1]",
 ]
 
+DETECTORS = (
+    "configs/mask_rcnn_metaspike_shapes.py",
+    "configs/mask_rcnn/mask-rcnn_metaspikeformer-4m_t1-d4_1xb4-1k_shapes-128x128.py",
+)
+SEGMENTORS = (
+    "configs/semantic_fpn_metaspike_shapes.py",
+    "configs/semantic_fpn_espikeformer_shapes.py",
+)
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -81,8 +90,8 @@ def trained(kind: str, folder: Path) -> Trained:
     """Train, or read what another process of this test run has trained.
 
     Args:
-        kind: ``detector`` or ``segmentor``, whose neurons are LIFs; ``integer_detector`` or
-            ``integer_segmentor``, E-SpikeFormers.
+        kind: ``detector`` or ``segmentor``, whose neurons are LIFs; ``integer_detector`` with
+            integer neurons; ``integer_segmentor``, an E-SpikeFormer.
         folder: Folder that all processes of the run share.
     """
     from tests.tools.helpers import run
@@ -109,14 +118,15 @@ def trained(kind: str, folder: Path) -> Trained:
 def _recipe(kind: str, root: Path) -> tuple[str, list[str], list[str]]:
     """Config, options, and options of its training alone."""
     data = [f"{split}_dataloader.dataset.data_root={root}/" for split in ("train", "val", "test")]
-    backbone = "espikeformer" if kind.startswith("integer") else "metaspike"
+    integer = kind.startswith("integer")
     if kind.endswith("detector"):
-        config, iters, decay, special = f"configs/mask_rcnn_{backbone}_shapes.py", 130, 80, DETECTOR
+        config = DETECTORS[integer]
+        iters, decay, special = 130, 80, DETECTOR
         annotations = root / "annotations/val.json"
         data += [f"{split}_evaluator.ann_file={annotations}" for split in ("val", "test")]
     else:
-        config, iters, decay = f"configs/semantic_fpn_{backbone}_shapes.py", 120, 60
-        special = SEGMENTOR
+        config = SEGMENTORS[integer]
+        iters, decay, special = 120, 60, SEGMENTOR
     train = [
         "train_dataloader.batch_size=8",
         "optim_wrapper.optimizer.lr=5e-3",

@@ -58,7 +58,6 @@ class ChannelMLP(nn.Sequential):
         kernel_size: 3 without bias in a convolutional block, 1 with bias after attention.
         norm_cfg: Config of the norms.
         neuron_cfg: Config of the neurons.
-        init_rate: Firing rate between the two at the start, see :class:`SpikeLayer`.
     """
 
     def __init__(
@@ -67,7 +66,6 @@ class ChannelMLP(nn.Sequential):
         kernel_size: int,
         norm_cfg: dict[str, Any],
         neuron_cfg: dict[str, Any] | None,
-        init_rate: float | None = ONE_SIGMA_RATE,
     ) -> None:
         common: dict[str, Any] = {
             "bias": kernel_size == 1,
@@ -75,7 +73,7 @@ class ChannelMLP(nn.Sequential):
             "neuron_cfg": neuron_cfg,
         }
         super().__init__(
-            spike_conv(channels, 4 * channels, kernel_size, init_rate=init_rate, **common),
+            spike_conv(channels, 4 * channels, kernel_size, init_rate=ONE_SIGMA_RATE, **common),
             spike_conv(4 * channels, channels, kernel_size, **common),
         )
 

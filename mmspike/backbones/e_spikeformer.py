@@ -2,7 +2,7 @@
 
 "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", its base
 models of 5M, 10M and 19M. Exact to the published checkpoints, in evaluation and in training, but
-that stochastic depth is really applied, and that the stem's norm starts as Meta-SpikeFormer's does.
+that stochastic depth is really applied, and that norms start as those of Meta-SpikeFormer do.
 Stages, downsampling and channel MLPs are those of Meta-SpikeFormer; neurons fire integers, every
 weight layer but the first reads spikes.
 """
@@ -31,7 +31,14 @@ from mmspike.backbones.spikeformer import (
     build_stages,
     widths_of,
 )
-from mmspike.layers.conv import SpikeLayer, build_norm, run_layers, spike_conv, spread_biases
+from mmspike.layers.conv import (
+    ONE_SIGMA_RATE,
+    SpikeLayer,
+    build_norm,
+    run_layers,
+    spike_conv,
+    spread_biases,
+)
 from mmspike.layers.efficient_attention import EfficientSpikeAttention
 from mmspike.neurons import IntegerLIF, build_neuron, default_neuron_cfg, name_of
 from mmspike.registry import MODELS
@@ -57,10 +64,11 @@ class SpikeSepConv(nn.Sequential):
     def __init__(self, channels: int, kernel_size: int, norm_cfg: Cfg, neuron_cfg: Cfg) -> None:
         wide, pad = 2 * channels, kernel_size // 2
         depthwise = nn.Conv2d(wide, wide, kernel_size, padding=pad, groups=wide, bias=False)
+        common: Cfg = {"norm_cfg": norm_cfg, "neuron_cfg": neuron_cfg}
         super().__init__(
-            spike_conv(channels, wide, norm_cfg=norm_cfg, neuron_cfg=neuron_cfg),
-            SpikeLayer(depthwise, build_norm(norm_cfg, wide), neuron_cfg),
-            spike_conv(wide, channels, norm_cfg=norm_cfg, neuron_cfg=neuron_cfg),
+            spike_conv(channels, wide, **common, init_rate=ONE_SIGMA_RATE),
+            SpikeLayer(depthwise, build_norm(norm_cfg, wide), neuron_cfg, ONE_SIGMA_RATE),
+            spike_conv(wide, channels, **common),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,6 +164,7 @@ class ESpikeFormer(SpikeFormer):
         def downsample(stage: int, stride: int) -> SpikeLayer:
             options: dict[str, Any] = {"stride": stride, "bias": True, **common}
             if stage > 0:
+                options["init_rate"] = ONE_SIGMA_RATE
                 return spike_conv(widths[stage], widths[stage + 1], 3, **options)
             stem = spike_conv(in_channels, widths[1], 7, **{**options, "neuron_cfg": False})
             spread_biases(stem.norm, build_neuron(neuron))
@@ -164,12 +173,12 @@ class ESpikeFormer(SpikeFormer):
         def block(stage: int, drop_path: float) -> Block:
             width = widths[stage + 1]
             if stage < CONV_STAGES:
-                mlp = ChannelMLP(width, 3, **common, init_rate=None)
+                mlp = ChannelMLP(width, 3, **common)
                 return Block(SpikeSepConv(width, 7, **common), mlp, drop_path)
             return TransformerBlock(
                 SpikeSepConv(width, 3, **common),
                 EfficientSpikeAttention(width, **attention, **common),
-                ChannelMLP(width, 1, **common, init_rate=None),
+                ChannelMLP(width, 1, **common),
                 drop_path,
             )
 

@@ -101,7 +101,7 @@ def starting_scale(fill: float, levels: int = 1) -> float:
         levels: Largest number of spikes of a neuron.
 
     Returns:
-        Standard deviation of a neuron's input, in units of what is worth a spike; at most 1, as in
+        Standard deviation of a neuron's input, in units of its ``firing_input``; at most 1, as in
         other layers.
     """
     low, high = 0.0, 1.0
@@ -142,11 +142,11 @@ def mean_spikes(scale: float, levels: int = 1) -> float:
     """Spikes that a neuron fires on average, if its input is normally distributed around 0.
 
     Args:
-        scale: Standard deviation of the input, in units of what is worth a spike.
-        levels: Largest number of spikes; neurons of several are taken to round.
+        scale: Standard deviation of the input, in units of the neuron's ``firing_input``.
+        levels: Largest number of spikes; they are fired one half, three halves ... of
+            ``firing_input / (levels / 2)`` above rest.
     """
-    first = 1.0 if levels == 1 else 0.5
-    return sum(NormalDist().cdf(-(first + i) / scale) for i in range(levels))
+    return sum(NormalDist().cdf(-(2 * i + 1) / (levels * scale)) for i in range(levels))
 
 
 class SpikeDrivenSelfAttention(Deployable):

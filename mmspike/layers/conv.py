@@ -35,7 +35,7 @@ def init_firing_rate(norm: nn.Module, neuron: nn.Module, rate: float) -> None:
     """Start a norm at the scale at which the neuron after it fires at a given rate.
 
     At unit scale, a LIF with tau 2 fires at 2.3 %, too rarely to learn from. A neuron that fires
-    integers gives a whole spike where one that fires 0 and 1 would.
+    integers gives more than half of its spikes at that rate.
 
     Args:
         norm: Norm with a weight.
@@ -48,7 +48,7 @@ def init_firing_rate(norm: nn.Module, neuron: nn.Module, rate: float) -> None:
 
 
 def init_scale(norm: nn.Module, neuron: nn.Module, scale: float) -> None:
-    """Start a norm at a scale that is given in units of what is worth a spike to a neuron.
+    """Start a norm at a scale that is given in units of the neuron's ``firing_input``.
 
     Args:
         norm: Norm with a weight.

@@ -27,7 +27,7 @@ class IntegerLIF(nn.Module):
     Attributes:
         spike_levels: D.
         spike_unit: What a spike is worth in the output: 1 / D, or 1.
-        firing_input: What is worth one spike to a neuron at rest, 1; it fires above half of that.
+        firing_input: D / 2, at which half of the D spikes are fired from rest.
 
     Raises:
         TypeError: If ``normalize`` or ``detach_reset`` is no bool.
@@ -38,8 +38,6 @@ class IntegerLIF(nn.Module):
         >>> IntegerLIF(levels=4)(torch.tensor([[-1.0, 0.6, 2.5, 9.0]])).tolist()  # T = 1
         [[0.0, 0.25, 0.5, 1.0]]
     """
-
-    firing_input: float = 1.0
 
     def __init__(
         self,
@@ -64,6 +62,11 @@ class IntegerLIF(nn.Module):
     def spike_levels(self) -> int:
         """The largest number of spikes of one output."""
         return self.levels
+
+    @property
+    def firing_input(self) -> float:
+        """What drives a neuron at rest to half of its spikes."""
+        return self.levels / 2
 
     @property
     def spike_unit(self) -> float:

@@ -23,9 +23,9 @@ class Scaled(Protocol):
 
 @runtime_checkable
 class Firing(Protocol):
-    """A neuron that tells the input that is worth a spike to it in its first step, from rest.
+    """A neuron that tells the input which drives it to half of its spikes in its first step.
 
-    A threshold, for those that have one.
+    From rest: the threshold, of a neuron that fires 0 and 1. Norms in front start at that scale.
     """
 
     firing_input: float
@@ -37,7 +37,7 @@ def levels_of(neuron: nn.Module) -> int | None:
 
 
 def firing_input_of(neuron: nn.Module) -> float | None:
-    """Input that is worth a spike to a neuron at rest; ``None`` if it does not say."""
+    """What drives a neuron at rest to half of its spikes; ``None`` if it does not say."""
     return neuron.firing_input if isinstance(neuron, Firing) else None
 
 

@@ -90,7 +90,9 @@ def test_scale_at_the_start_by_hand():
     assert starting_scale(1.0) == pytest.approx(1.0)  # no more than other layers
     assert mean_spikes(1.0) == pytest.approx(0.1587, abs=1e-4)
     drawn = torch.randn(100_000)
-    expected = build_neuron(dict(type="mmspike.IntegerLIF", normalize=False))(drawn[None]).mean()
+    expected = build_neuron(dict(type="mmspike.IntegerLIF", normalize=False))(
+        2 * drawn[None]
+    ).mean()
     assert mean_spikes(1.0, levels=4) == pytest.approx(expected.item(), abs=0.01)
 
 
