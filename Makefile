@@ -1,6 +1,7 @@
 # Everything on a fresh machine with Python 3.11 and gcc:
 #   make demo-seg  install ready wheels if needed, generate data, train a segmentor, evaluate, draw pictures
 #   make demo      the same with a detector; compiles mmcv's operators first, if that was not done
+#                  (both with another model: make demo CONFIG=configs/mask_rcnn_espikeformer_shapes.py)
 #   make test      install if needed, operators too, lint, run the tests
 #   make gpu       on a machine with a GPU: its tests, and the table in docs/benchmarks.md, in four minutes
 #   make coverage  which lines no test runs
@@ -14,8 +15,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -c requirements/constraints.txt
 STAMP := $(VENV)/.installed
 OPERATORS_STAMP := $(VENV)/.installed-operators
-DEMO := work_dirs/demo
-DEMO_SEG := work_dirs/demo-seg
+DEMO ?= work_dirs/demo
+DEMO_SEG ?= work_dirs/demo-seg
 
 .PHONY: install install-full demo demo-seg test gpu lint coverage sanitize docs clean
 install: $(STAMP)
@@ -50,16 +51,18 @@ $(OPERATORS_STAMP): $(STAMP)
 	    $(BIN)/pip install -q --no-deps $(OPERATORS_WHEEL)/*.whl && \
 	    rm -rf $(OPERATORS_WHEEL) && touch $@; fi
 
+demo: CONFIG = configs/mask_rcnn_metaspike_shapes.py
 demo: install-full
 	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes --overwrite
-	$(BIN)/python tools/train.py configs/mask_rcnn_metaspike_shapes.py --work-dir $(DEMO)
-	$(BIN)/python tools/analysis_tools/report_run.py configs/mask_rcnn_metaspike_shapes.py \
+	$(BIN)/python tools/train.py $(CONFIG) --work-dir $(DEMO)
+	$(BIN)/python tools/analysis_tools/report_run.py $(CONFIG) \
 	    "$$(cat $(DEMO)/last_checkpoint)" $(DEMO)
 
+demo-seg: CONFIG = configs/semantic_fpn_metaspike_shapes.py
 demo-seg: install
 	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes --overwrite
-	$(BIN)/python tools/train.py configs/semantic_fpn_metaspike_shapes.py --work-dir $(DEMO_SEG)
-	$(BIN)/python tools/analysis_tools/report_run.py configs/semantic_fpn_metaspike_shapes.py \
+	$(BIN)/python tools/train.py $(CONFIG) --work-dir $(DEMO_SEG)
+	$(BIN)/python tools/analysis_tools/report_run.py $(CONFIG) \
 	    "$$(cat $(DEMO_SEG)/last_checkpoint)" $(DEMO_SEG)
 
 lint: install

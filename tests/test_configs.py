@@ -64,9 +64,9 @@ SHORT = {
         )
         for size in ("10m", "19m")
     },
-    "mask_rcnn_espikeformer_shapes": "mask-rcnn_espikeformer-4m_t1-d4_1xb4-1k_shapes-128x128",
+    "mask_rcnn_espikeformer_shapes": "mask-rcnn_espikeformer-5m_t1-d4_1xb4-1k_shapes-128x128",
     "semantic_fpn_espikeformer_shapes": (
-        "semantic-fpn_espikeformer-4m_t1-d4_1xb4-1300it_shapes-128x128"
+        "semantic-fpn_espikeformer-5m_t1-d4_1xb4-1300it_shapes-128x128"
     ),
     "upernet_metaspike_ade20k": "upernet_metaspikeformer-15m_t1_b8-160k_ade20k-512x512",
 }

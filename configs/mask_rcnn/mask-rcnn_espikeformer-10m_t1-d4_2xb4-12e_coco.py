@@ -10,3 +10,4 @@ _base_ = [
 model = dict(
     backbone=dict(init_cfg=dict(type="Pretrained", checkpoint=_base_.pretrained_espikeformer_10m)),
 )
+train_dataloader = dict(batch_size=4)

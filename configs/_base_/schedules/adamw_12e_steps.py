@@ -6,5 +6,4 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=1000),
     dict(type="MultiStepLR", by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
 ]
-train_dataloader = dict(batch_size=4)
 auto_scale_lr = dict(base_batch_size=8)  # 2 GPUs of 4 images
