@@ -37,7 +37,6 @@ from mmspike.layers.conv import (
     build_norm,
     run_layers,
     spike_conv,
-    spread_biases,
 )
 from mmspike.layers.efficient_attention import EfficientSpikeAttention
 from mmspike.neurons import IntegerLIF, build_neuron, default_neuron_cfg, name_of
@@ -159,19 +158,10 @@ class ESpikeFormer(SpikeFormer):
             "init_pixels": read_init_pixels(owner, attn_init_size, ATTN_STRIDE),
         }
         common: dict[str, Any] = {"norm_cfg": norm_cfg or {"type": "BN"}, "neuron_cfg": neuron}
-        widths = (in_channels, *widths_of(size))
-
-        def downsample(stage: int, stride: int) -> SpikeLayer:
-            options: dict[str, Any] = {"stride": stride, "bias": True, **common}
-            if stage > 0:
-                options["init_rate"] = ONE_SIGMA_RATE
-                return spike_conv(widths[stage], widths[stage + 1], 3, **options)
-            stem = spike_conv(in_channels, widths[1], 7, **{**options, "neuron_cfg": False})
-            spread_biases(stem.norm, build_neuron(neuron))
-            return stem
+        widths = widths_of(size)
 
         def block(stage: int, drop_path: float) -> Block:
-            width = widths[stage + 1]
+            width = widths[stage]
             if stage < CONV_STAGES:
                 mlp = ChannelMLP(width, 3, **common)
                 return Block(SpikeSepConv(width, 7, **common), mlp, drop_path)
@@ -183,7 +173,7 @@ class ESpikeFormer(SpikeFormer):
             )
 
         super().__init__(
-            build_stages(size, time_steps, downsample, block, drop_path_rate),
+            build_stages(size, time_steps, in_channels, block, drop_path_rate, **common),
             size,
             out_indices,
             decode,

@@ -30,8 +30,6 @@ from mmspike.backbones.spikeformer import (
     widths_of,
 )
 from mmspike.layers.attention import SpikeDrivenSelfAttention
-from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, spike_conv, spread_biases
-from mmspike.neurons import build_neuron
 from mmspike.registry import MODELS
 
 
@@ -116,19 +114,10 @@ class MetaSpikeFormer(SpikeFormer):
             "scale": read_attn_scale(owner, attn_scale),
         }
         common: dict[str, Any] = {"norm_cfg": norm_cfg or {"type": "BN"}, "neuron_cfg": neuron_cfg}
-        widths = (in_channels, *widths_of(size))
-
-        def downsample(stage: int, stride: int) -> SpikeLayer:
-            options: dict[str, Any] = {"stride": stride, "bias": True, **common}
-            if stage > 0:
-                options["init_rate"] = ONE_SIGMA_RATE
-                return spike_conv(widths[stage], widths[stage + 1], 3, **options)
-            down = spike_conv(in_channels, widths[1], 7, **{**options, "neuron_cfg": False})
-            spread_biases(down.norm, build_neuron(neuron_cfg))
-            return down
+        widths = widths_of(size)
 
         def block(stage: int, drop_path: float) -> Block:
-            width, conv = widths[stage + 1], stage < CONV_STAGES
+            width, conv = widths[stage], stage < CONV_STAGES
             if conv:
                 mixer: nn.Module = SepConv(width, **common)
             else:
@@ -136,7 +125,7 @@ class MetaSpikeFormer(SpikeFormer):
             return Block(mixer, ChannelMLP(width, 3 if conv else 1, **common), drop_path)
 
         super().__init__(
-            build_stages(size, time_steps, downsample, block, drop_path_rate),
+            build_stages(size, time_steps, in_channels, block, drop_path_rate, **common),
             size,
             out_indices,
             decode,

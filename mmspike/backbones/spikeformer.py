@@ -17,13 +17,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmspike import fused
 from mmspike.archs import Arch
 from mmspike.backbones.arguments import read_with_cp, warn_of_strides
-from mmspike.backbones.blocks import Stage, Stem
+from mmspike.backbones.blocks import Block, Stage, Stem
 from mmspike.checkpoints.loading import init_weights
 from mmspike.layers.arguments import refuse_unless
 from mmspike.layers.checks import is_doubling
-from mmspike.layers.conv import SpikeLayer
+from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, spike_conv, spread_biases
 from mmspike.layers.init_log import InitLog
 from mmspike.layers.time import ordinary_map
+from mmspike.neurons import build_neuron
 from mmspike.neurons.arguments import check_flag
 
 STRIDES = (2, 2, 2, 2, 1)
@@ -42,28 +43,45 @@ def widths_of(arch: Arch) -> tuple[int, ...]:
 def build_stages(
     arch: Arch,
     time_steps: int,
-    downsample: Callable[[int, int], SpikeLayer],
-    block: Callable[[int, float], nn.Module],
+    in_channels: int,
+    block: Callable[[int, float], Block],
     drop_path_rate: float,
+    norm_cfg: dict[str, Any],
+    neuron_cfg: dict[str, Any] | None,
 ) -> nn.ModuleList:
     """Build the stem and the four stages.
 
     Args:
         arch: Their widths and depths.
         time_steps: Steps T that the image is shown.
-        downsample: Builds the layer before a stage's blocks, from its number, 0 the stem, and its
-            stride.
+        in_channels: Channels of the image.
         block: Builds a block, from the stage's number and its chance to be dropped.
         drop_path_rate: That of the last block; it rises linearly from 0.
+        norm_cfg: Config of the norms of the layers before the blocks.
+        neuron_cfg: Config of the neurons of the same; the stem's reads the image and has none.
     """
+    widths = (in_channels, *widths_of(arch))
     last = max(1, sum(arch.depths) - 1)
     rates = (drop_path_rate * i / last for i in count())
     stages = nn.ModuleList()
-    for i, (stride, depth) in enumerate(zip(STRIDES, arch.depths, strict=True)):
-        down = downsample(i, stride)
+    for i, depth in enumerate(arch.depths):
+        down = _downsampling(i, widths, norm_cfg, neuron_cfg)
         blocks = [block(i, next(rates)) for _ in range(depth)]
         stages.append(Stage(down, blocks) if i else Stem(down, blocks, time_steps))
     return stages
+
+
+def _downsampling(
+    stage: int, widths: Sequence[int], norm_cfg: dict[str, Any], neuron_cfg: dict[str, Any] | None
+) -> SpikeLayer:
+    """The layer before a stage's blocks; the stem's reads the image, without a neuron."""
+    sizes = widths[stage], widths[stage + 1], 3 if stage else 7
+    options: dict[str, Any] = {"stride": STRIDES[stage], "bias": True, "norm_cfg": norm_cfg}
+    if stage:
+        return spike_conv(*sizes, neuron_cfg=neuron_cfg, init_rate=ONE_SIGMA_RATE, **options)
+    layer = spike_conv(*sizes, neuron_cfg=False, **options)
+    spread_biases(layer.norm, build_neuron(neuron_cfg))
+    return layer
 
 
 class SpikeFormer(InitLog):
