@@ -52,7 +52,8 @@ class EfficientSpikeAttention(nn.Module):
             raise ValueError(f"embed_dims={embed_dims} do not divide among num_heads={num_heads}")
         self.num_heads = num_heads
         published = 2 / (embed_dims // num_heads) ** 0.5
-        self.scale: Any = published if scale == "published" else scale
+        factor: Any = published if scale == "published" else scale
+        self.scale: float | None = factor
         self.neuron = build_neuron(neuron_cfg)
         wide = VALUE_RATIO * embed_dims
         for name, channels in (("q", embed_dims), ("k", embed_dims), ("v", wide)):
