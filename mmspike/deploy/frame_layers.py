@@ -143,9 +143,14 @@ class UnrolledAttention(Deployable):
             ``[T, B, C', H, W]``.
         """
         size, dtype = q.shape[-2:], q.dtype
+        exact = torch.promote_types(dtype, torch.float32)  # sums outgrow half precision
         # [T * D, B, C, H, W] to D times [T, B, heads, C / heads, H * W]
         qs, ks, vs = (
-            x.float().flatten(3).unflatten(2, (self.num_heads, -1)).unflatten(0, (-1, d)).unbind(1)
+            x.to(exact)
+            .flatten(3)
+            .unflatten(2, (self.num_heads, -1))
+            .unflatten(0, (-1, d))
+            .unbind(1)
             for x, d in zip((q, k, v), self.levels, strict=True)
         )
         with torch.autocast(q.device.type, enabled=False):

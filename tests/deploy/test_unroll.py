@@ -266,18 +266,18 @@ def test_whole_models_predict_the_same(host, time_steps):
     model.train()
     with torch.no_grad():
         model.loss(batch["inputs"], batch["data_samples"])
-    model.eval()
+    model.eval().double()  # a network of random weights makes much of one integer on a tie
     other, report = unrolled_of(model)
     assert report.attentions == 8
     with torch.no_grad():
-        maps, frames = (m.extract_feat(batch["inputs"]) for m in (model, other))
+        maps, frames = (m.extract_feat(batch["inputs"].double()) for m in (model, other))
         if host == "seg":
             ours, theirs = (m.decode_head(maps) for m in (model, other))
         else:
             ours, theirs = (
                 torch.cat([y.flatten() for y in m.rpn_head(maps)[0]]) for m in (model, other)
             )
-            rois = torch.tensor([[0, 5.0, 5, 40, 50], [1, 10, 3, 60, 60]])
+            rois = torch.tensor([[0, 5.0, 5, 40, 50], [1, 10, 3, 60, 60]]).double()
             for head in ("_bbox_forward", "_mask_forward"):
                 a, b = (
                     getattr(m.roi_head, head)([y.transpose(0, 1) for y in maps], rois)
@@ -286,7 +286,6 @@ def test_whole_models_predict_the_same(host, time_steps):
                 key = "cls_score" if head == "_bbox_forward" else "mask_preds"
                 torch.testing.assert_close(a[key], b[key], atol=1e-4, rtol=1e-3)
     for a, b in zip(maps, frames, strict=True):
-        off = (a - b).abs() > 1e-3  # an integer on a tie moved
-        assert off.float().mean() < 0.02
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
     assert ours.std() > 1e-3
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
