@@ -54,6 +54,15 @@ def lay_out_weight(layer: nn.Module) -> None:
         weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
+MOST_LEVELS = 255
+"""The largest number of spikes of an output that a byte holds."""
+
+
+def values_of(counts: Tensor, unit: float, dtype: torch.dtype) -> Tensor:
+    """What a neuron gave, from numbers of spikes as bytes."""
+    return counts.to(dtype) if unit == 1.0 else (counts / round(1 / unit)).to(dtype)
+
+
 @contextmanager
 def spikes_saved_as_bytes(spikes: Tensor, levels: int, unit: float = 1.0) -> Iterator[None]:
     """Let what runs inside keep ``spikes`` as bytes, a quarter of their floats.
@@ -67,7 +76,7 @@ def spikes_saved_as_bytes(spikes: Tensor, levels: int, unit: float = 1.0) -> Ite
         levels: The largest of these numbers; above 255, nothing is changed.
         unit: What they are multiplied with, 1 or one over a whole number.
     """
-    if not torch.is_grad_enabled() or levels > 255 or others_save():
+    if not torch.is_grad_enabled() or levels > MOST_LEVELS or others_save():
         yield
         return
     memory, numel, dtype = spikes.data_ptr(), spikes.numel(), spikes.dtype
@@ -82,9 +91,7 @@ def spikes_saved_as_bytes(spikes: Tensor, levels: int, unit: float = 1.0) -> Ite
         return packed[0] if same else x
 
     def unpack(x: Tensor) -> Tensor:
-        if x.dtype != torch.uint8:
-            return x
-        return x.to(dtype) if unit == 1.0 else (x / round(1 / unit)).to(dtype)
+        return values_of(x, unit, dtype) if x.dtype == torch.uint8 else x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         yield

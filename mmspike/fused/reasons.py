@@ -40,6 +40,11 @@ def why_not_lif(
         return f"the neuron asks for backend {neuron.backend!r}"
     if not supports(neuron.surrogate_function):
         return f"the kernels do not know the surrogate {type(neuron.surrogate_function).__name__}"
+    return why_not_map(neuron, x_seq)
+
+
+def why_not_map(neuron: nn.Module, x_seq: Tensor) -> str | None:
+    """Why kernels that know a neuron do not run it on ``x_seq``."""
     if x_seq.dim() != 5:
         return "the input is no map [T, B, C, H, W]"
     return "the neuron has hooks" if is_watched(neuron) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mmspike.neurons.arguments import check_flag
+from mmspike.neurons.kernels.common import IntegerParameters
 from mmspike.neurons.kernels.integer import integer_lif_multi_step
 from mmspike.registry import MODELS
 
@@ -75,9 +76,11 @@ class IntegerLIF(nn.Module):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Turn an input sequence ``[T, ...]`` into integers, or n / D, of that shape and type."""
-        return integer_lif_multi_step(
-            x_seq, self.levels, self.beta, self.normalize, self.detach_reset
-        )
+        return integer_lif_multi_step(x_seq, *self.dynamics())
+
+    def dynamics(self) -> IntegerParameters:
+        """What the implementations take beside the input."""
+        return IntegerParameters(self.levels, self.beta, self.normalize, self.detach_reset)
 
     def extra_repr(self) -> str:
         """The parameters, as torch prints them."""

@@ -8,7 +8,8 @@ import triton.language as tl
 from mmspike.fused.cuda.fire import normalised
 from mmspike.fused.cuda.statistics import is_last
 from mmspike.fused.cuda.tiles import tile
-from mmspike.neurons.kernels.triton_functions import charge, fires, reset, slope
+from mmspike.neurons.kernels.triton_functions import output_slope
+from mmspike.neurons.kernels.triton_functions import step as neuron_step
 
 
 @triton.jit
@@ -20,6 +21,7 @@ def backward(
     SUMS: tl.constexpr, WRITE: tl.constexpr, CENTRED: tl.constexpr, MERGE_ONLY: tl.constexpr,
     TAU: tl.constexpr, EXACT: tl.constexpr, THRESHOLD: tl.constexpr, REST: tl.constexpr,
     SOFT: tl.constexpr, DECAY: tl.constexpr,
+    LEVELS: tl.constexpr, NORMALIZE: tl.constexpr, KEEP: tl.constexpr,
     SURROGATE: tl.constexpr, ALPHA: tl.constexpr, DETACH: tl.constexpr,
     LAST: tl.constexpr, VEC: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
@@ -56,6 +58,7 @@ def backward(
             mask = has_p[:, None] & has_c[None, :]
             ys = ()
             hs = ()
+            ns = ()
             v = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
             here = first
             for t in tl.static_range(TIME_STEPS):
@@ -64,10 +67,12 @@ def backward(
                 x = normalised(
                     value.to(tl.float32), scale, shift, NORM, ROUNDED, y.dtype.element_ty
                 )
-                h = charge(x, v, t == 0, TAU, EXACT, REST, DECAY)
-                v = reset(h, fires(h, THRESHOLD), THRESHOLD, REST, SOFT)
+                h, n, v = neuron_step(
+                    x, v, t == 0, TAU, EXACT, THRESHOLD, REST, SOFT, DECAY, LEVELS, KEEP
+                )
                 ys = ys + (value,)
                 hs = hs + (h,)
+                ns = ns + (n,)
             here -= step
             carry = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)  # of the potential after the step
             for i in tl.static_range(TIME_STEPS):
@@ -75,12 +80,14 @@ def backward(
                 at = here + offsets
                 here -= step
                 g = tl.load(grad_s + at, mask=mask, other=0.0).to(tl.float32)
+                if NORMALIZE:
+                    g *= 1.0 / LEVELS
                 if i > 0 and not DETACH:
                     g -= carry * (THRESHOLD if SOFT else h - REST)
-                g *= slope(h - THRESHOLD, SURROGATE, ALPHA)
+                g = output_slope(g, h, THRESHOLD, SURROGATE, ALPHA, LEVELS)
                 if i > 0:
-                    g += carry if SOFT else tl.where(fires(h, THRESHOLD), 0.0, carry)
-                carry = g * (1.0 - 1.0 / TAU)
+                    g += carry if SOFT else tl.where(ns[TIME_STEPS - 1 - i] > 0.0, 0.0, carry)
+                carry = g * KEEP
                 if DECAY:
                     g = g * (1.0 / TAU)
                 if SUMS or CENTRED:

@@ -12,10 +12,16 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from mmspike.fused.cuda import depthwise, norm_lif
 from mmspike.fused.cuda.reasons import why_not_read
 from mmspike.fused.cuda.spikes import Spikes, compute_type
-from mmspike.fused.memory import lay_out_weight, spikes_saved_as_bytes
+from mmspike.fused.memory import (
+    MOST_LEVELS,
+    lay_out_weight,
+    spikes_saved_as_bytes,
+    values_of,
+)
 from mmspike.fused.protocols import call, is_split
 from mmspike.fused.watch import is_watched
 from mmspike.layers.time import fold_time, unfold_time
+from mmspike.neurons import count_of
 
 _CHANNELS_LAST = torch.channels_last
 
@@ -66,10 +72,10 @@ def _convolutions_of(layer: nn.Module) -> list[nn.Conv2d]:
 
 
 def _convolve(layer: nn.Module, spikes: Spikes, x: Tensor) -> Tensor:
-    if spikes.levels is None:
+    if spikes.levels is None or spikes.levels > MOST_LEVELS:
         return layer(x)
     if why_not_read(layer) is not None:
-        with spikes_saved_as_bytes(x, spikes.levels):
+        with spikes_saved_as_bytes(x, spikes.levels, spikes.unit):
             return layer(x)
     if is_split(layer):
         return layer.rest(_convolve(layer.first, spikes, x), call, spikes.are_constant)
@@ -77,11 +83,11 @@ def _convolve(layer: nn.Module, spikes: Spikes, x: Tensor) -> Tensor:
         return _infer(layer, x)
     lay_out_weight(layer)
     if _takes_depthwise(layer, x):
-        return _Depthwise.apply(x, layer.weight, spikes.bits, layer.padding[0])
+        return _Depthwise.apply(x, layer.weight, spikes, layer.padding[0])
     dtype = compute_type(x)
     bias = None if layer.bias is None else layer.bias.to(dtype)
     weight = layer.weight.to(dtype)
-    return _Convolve.apply(x.to(dtype), weight, bias, spikes.bits, _geometry_of(layer))
+    return _Convolve.apply(x.to(dtype), weight, bias, spikes, _geometry_of(layer))
 
 
 def _infer(conv: nn.Conv2d, x: Tensor, with_bias: bool = True) -> Tensor:
@@ -118,11 +124,11 @@ class _Convolve(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        bits: Tensor | None,
+        spikes: Spikes,
         geometry: Geometry,
     ) -> Tensor:
-        ctx.save_for_backward(_kept(x, bits), weight)
-        ctx.geometry, ctx.like = geometry, _Like.of(x)
+        ctx.save_for_backward(_kept(x, spikes), weight)
+        ctx.geometry, ctx.like = geometry, _Like.of(x, spikes.unit)
         return torch.conv2d(x, weight, bias, *geometry)
 
     @staticmethod
@@ -144,11 +150,12 @@ class _Convolve(torch.autograd.Function):
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, bits: Tensor | None, padding: int
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, spikes: Spikes, padding: int
     ) -> Tensor:
         rows = depthwise.rows_of(weight, x.dtype)
-        ctx.save_for_backward(_kept(x, bits), rows)
-        ctx.padding, ctx.weight_type, ctx.like = padding, weight.dtype, _Like.of(x)
+        ctx.save_for_backward(_kept(x, spikes), rows)
+        ctx.padding, ctx.weight_type = padding, weight.dtype
+        ctx.like = _Like.of(x, spikes.unit)
         return depthwise.forward(x, rows, padding)
 
     @staticmethod
@@ -176,21 +183,24 @@ def _depthwise_grad_weight(x: Tensor, grad_out: Tensor, rows: Tensor, padding: i
     )[1]
 
 
-def _kept(x: Tensor, bits: Tensor | None) -> Tensor:
-    """What is kept of spikes: their bits, or bytes."""
-    return x.to(torch.uint8) if bits is None else bits
+def _kept(x: Tensor, spikes: Spikes) -> Tensor:
+    """What is kept of spikes ``x``: their bits, or bytes."""
+    if spikes.bits is None:
+        return count_of(x, spikes.unit).to(torch.uint8)
+    return spikes.bits if spikes.bits.dim() == 1 else fold_time(spikes.bits)
 
 
 class _Like(NamedTuple):
-    """How spikes lay in memory, and whether they are kept as bits."""
+    """How spikes lay in memory, and what one is worth."""
 
     shape: torch.Size
     strides: tuple[int, ...]
     dtype: torch.dtype
+    unit: float
 
     @classmethod
-    def of(cls, x: Tensor) -> _Like:
-        return cls(x.shape, x.stride(), x.dtype)
+    def of(cls, x: Tensor, unit: float) -> _Like:
+        return cls(x.shape, x.stride(), x.dtype, unit)
 
     def empty(self, kept: Tensor) -> Tensor:
         """A map that lies as they did, of nothing."""
@@ -200,4 +210,4 @@ class _Like(NamedTuple):
         """The spikes from their bits or bytes."""
         if kept.dim() == 1:
             return norm_lif.unpack(kept, self.empty(kept))
-        return kept.to(self.dtype)
+        return values_of(kept, self.unit, self.dtype)

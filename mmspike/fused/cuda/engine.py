@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class CUDAEngine:
-    """The engine of the Triton kernels: float32 and halves, neurons that are a LIF.
+    """The engine of the Triton kernels: float32 and halves, neurons ``LIF`` and ``IntegerLIF``.
 
     What of a layer the kernels do not know runs plainly inside it: neuron, weights or norm. They
     are imported when they first run, since they import Triton.
@@ -64,10 +64,11 @@ class CUDAEngine:
         spikes = fire(attention.neuron, x_seq)
         qkv = [_weigh_and_fire(*projection, spikes) for projection in attention.projections()]
         if len(qkv) == 1:
-            qkv = [Spikes(x, None, 1) for x in qkv[0].values.chunk(3, dim=2)]
+            qkv = [Spikes(x, None, qkv[0].levels) for x in qkv[0].values.chunk(3, dim=2)]
         heads = attention.num_heads, attention.scale
-        spiking = all(s.levels == 1 for s in qkv)
-        if spiking and why_not_mix(qkv[0].values, *heads) is None:
+        binary = all(s.levels == s.unit == 1 for s in qkv)
+        alike = len({s.values.shape for s in qkv}) == 1
+        if binary and alike and why_not_mix(qkv[0].values, *heads) is None:
             mixture = mix(qkv, *heads)
         else:
             mixture = attention.mix(*(s.values for s in qkv))

@@ -6,7 +6,8 @@ import triton
 import triton.language as tl
 
 from mmspike.fused.cuda.tiles import tile
-from mmspike.neurons.kernels.triton_functions import charge, fires, reset
+from mmspike.neurons.kernels.triton_functions import output
+from mmspike.neurons.kernels.triton_functions import step as neuron_step
 
 
 @triton.jit
@@ -31,9 +32,10 @@ def fire(
     SPIKES: tl.constexpr, BITS: tl.constexpr,
     TAU: tl.constexpr, EXACT: tl.constexpr, THRESHOLD: tl.constexpr, REST: tl.constexpr,
     SOFT: tl.constexpr, DECAY: tl.constexpr,
+    LEVELS: tl.constexpr, NORMALIZE: tl.constexpr, KEEP: tl.constexpr,
     LAST: tl.constexpr, VEC: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Write the spikes; the last tiles first, which the pass before has left in the cache."""
+    """Write spikes, the last tiles first, which the pass before has left in the cache."""
     chunk, channel_tile = chunks - 1 - tl.program_id(0), tl.program_id(1)
     first, offsets, c, has_p, has_c = tile(
         chunk, channel_tile, chunks, inner, outer, per_image, LAST, VEC, BLOCK_P, BLOCK_C
@@ -50,15 +52,17 @@ def fire(
     for t in tl.static_range(TIME_STEPS):
         value = tl.load(y + offsets, mask=mask, other=0.0).to(tl.float32)
         x = normalised(value, scales, shifts, NORM, ROUNDED, y.dtype.element_ty)
-        h = charge(x, v, t == 0, TAU, EXACT, REST, DECAY)
-        fired = fires(h, THRESHOLD)
-        v = reset(h, fired, THRESHOLD, REST, SOFT)
+        _, n, v = neuron_step(x, v, t == 0, TAU, EXACT, THRESHOLD, REST, SOFT, DECAY, LEVELS, KEEP)
         if SPIKES:
             to = spikes + first + offsets
-            tl.store(to, fired.to(tl.float32).to(spikes.dtype.element_ty), mask=mask)
+            value = output(n, LEVELS, NORMALIZE)
+            tl.store(to, value.to(spikes.dtype.element_ty), mask=mask)
             spikes += step
-        if BITS:  # eight channels a byte, the first the lowest
-            eights = tl.reshape(fired.to(tl.int32), [BLOCK_P, BLOCK_C // 8, 8])
+        if BITS and LEVELS > 0:  # a byte for each number
+            tl.store(bits + first + offsets, n.to(tl.uint8), mask=mask)
+            bits += step
+        elif BITS:  # eight channels a byte, the first the lowest
+            eights = tl.reshape(n.to(tl.int32), [BLOCK_P, BLOCK_C // 8, 8])
             packed = tl.sum(eights << tl.arange(0, 8)[None, None, :], 2)
             at_c = channel_tile * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
             at = tl.arange(0, BLOCK_P)[:, None] * (channels // 8) + at_c[None, :]

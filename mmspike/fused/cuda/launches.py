@@ -11,8 +11,8 @@ import triton
 
 from mmspike.fused.cuda import backward, fire, statistics
 from mmspike.fused.cuda.tiles import Layout, Tiling, tiling
-from mmspike.neurons.kernels.common import LIFParameters
-from mmspike.neurons.kernels.triton_functions import constants, slope_constants
+from mmspike.neurons.kernels.common import IntegerParameters, LIFParameters
+from mmspike.neurons.kernels.triton_functions import slope_constants, step_constants
 from mmspike.neurons.kernels.triton_launch import Launch
 
 SUM_PROGRAMS, GRAD_PROGRAMS = 264, 660
@@ -41,17 +41,22 @@ class Launches:
     """The kernels for maps of one layout, type and device.
 
     Args:
-        p: The neuron's parameters.
+        p: The neuron's parameters, a LIF's or an integer LIF's.
         layout: How the maps lie in memory.
         dtype: Their type.
         device: Theirs.
     """
 
     def __init__(
-        self, p: LIFParameters, layout: Layout, dtype: torch.dtype, device: torch.device
+        self,
+        p: LIFParameters | IntegerParameters,
+        layout: Layout,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self.layout, self.device = layout, device
-        self._constants = {"TIME_STEPS": layout.time_steps, **constants(p)}
+        self.counts = isinstance(p, IntegerParameters)
+        self._constants = {"TIME_STEPS": layout.time_steps, **step_constants(p)}
         self._slope = slope_constants(p)
         self._rounded = dtype != torch.float32
         self._sums = tiling(layout, SUM_ELEMENTS)
@@ -122,14 +127,14 @@ class Launches:
         Args:
             before: ``NOTHING``, ``BIAS`` or ``NORM``.
             to: Type of the spikes; ``None`` writes none.
-            bits: Whether they are written as bits too.
+            bits: Whether they are written as bits too, or integers as bytes.
             numbers: Type of bias or scale.
         """
         return self._get(self._fire, before, to, bits, numbers)
 
     def _fire(self, before: int, to: torch.dtype | None, bits: bool, *_: torch.dtype) -> Launch:
         tiles, layout = self._pixelwise, self.layout
-        if bits and not layout.takes_bits:
+        if bits and not self.counts and not layout.takes_bits:
             raise ValueError("spikes as bits need the channels last, a multiple of 8 of them")
         given = {
             **self._constants,

@@ -1,4 +1,4 @@
-"""A batch norm and the LIF behind it, of all time steps, in few passes over memory.
+"""A batch norm and the LIF or integer LIF behind it, of all time steps, in few passes over memory.
 
 Training, forward: the batch's statistics, then one kernel that normalises, charges, fires and
 resets (the norm's output is never kept). Backward: two kernels that compute the potentials again
@@ -19,7 +19,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from mmspike.fused.cuda.launches import BIAS, NORM, NOTHING, Launches, unpacking
 from mmspike.fused.cuda.tiles import layout_of
-from mmspike.neurons.kernels.common import LIFParameters
+from mmspike.neurons.kernels.common import IntegerParameters, LIFParameters
 
 SCALE, SHIFT = 4, 5
 """Rows of a norm's numbers, ``[6, C]``: values per channel, their mean, the sum of squared
@@ -58,29 +58,34 @@ class Norm(NamedTuple):
     add: Combine | None = None
 
 
+Parameters = LIFParameters | IntegerParameters
+"""A neuron's: spikes of 0 and 1, or integers."""
+
+
 class Output(NamedTuple):
-    """What is written of spikes: their type, and whether as bits too."""
+    """What is written of spikes: their type, and whether as bits too (integers: as bytes)."""
 
     dtype: torch.dtype
     bits: bool = False
 
 
-def norm_and_fire(y_seq: Tensor, norm: Norm, p: LIFParameters, out: Output) -> tuple:
+def norm_and_fire(y_seq: Tensor, norm: Norm, p: Parameters, out: Output) -> tuple:
     """Normalise ``[T, B, C, H, W]`` and turn the result into spikes.
 
     Returns:
-        Spikes shaped and laid out like ``y_seq``, and the bits, or ``None``.
+        Spikes shaped and laid out like ``y_seq``, and the bits, or ``None``; of integers, bytes of
+        that shape.
     """
     return _NormLIF.apply(y_seq, norm.weight, norm.bias, norm, launches(y_seq, p), out)
 
 
-def fire(x_seq: Tensor, p: LIFParameters, out: Output) -> tuple:
+def fire(x_seq: Tensor, p: Parameters, out: Output) -> tuple:
     """Turn membrane potentials ``[T, B, C, H, W]`` into spikes, and the bits, or ``None``."""
     return _LIF.apply(x_seq, launches(x_seq, p), out)
 
 
 @torch.no_grad()
-def bias_and_fire(y_seq: Tensor, bias: Tensor, p: LIFParameters, out: Output) -> tuple:
+def bias_and_fire(y_seq: Tensor, bias: Tensor, p: Parameters, out: Output) -> tuple:
     """In inference: add a bias ``[C]`` to every channel and turn the result into spikes."""
     return _write(launches(y_seq, p), y_seq, out, BIAS, bias, bias)
 
@@ -91,13 +96,15 @@ def unpack(bits: Tensor, like: Tensor) -> Tensor:
     return like
 
 
-def launches(y_seq: Tensor, p: LIFParameters) -> Launches:
+def launches(y_seq: Tensor, p: Parameters) -> Launches:
     """The kernels for a map and a neuron.
 
     Raises:
         ValueError: If the map is not ``[T, B, C, H, W]``, dense, with the channels last or first.
     """
-    neuron = (*p[:4], type(p.surrogate), p.surrogate.alpha, p.detach_reset)
+    neuron: tuple = p
+    if isinstance(p, LIFParameters):
+        neuron = (*p[:4], type(p.surrogate), p.surrogate.alpha, p.detach_reset)
     return _launches(y_seq.shape, y_seq.stride(), y_seq.dtype, y_seq.device, neuron)
 
 
@@ -111,6 +118,8 @@ def _launches(
             "norm and neuron: the kernels take dense maps [T, B, C, H, W], got shape "
             f"{tuple(shape)} with strides {strides}"
         )
+    if isinstance(neuron, IntegerParameters):
+        return Launches(neuron, layout, dtype, device)
     *rest, surrogate, alpha, detach_reset = neuron
     p = LIFParameters(*rest, surrogate(alpha), detach_reset)  # type: ignore[call-arg]
     return Launches(p, layout, dtype, device)
@@ -121,7 +130,9 @@ def _write(
 ) -> tuple[Tensor, Tensor | None]:
     spikes = torch.empty_like(y_seq, dtype=out.dtype)
     bits = None
-    if out.bits:
+    if out.bits and known.counts:
+        bits = torch.empty_like(y_seq, dtype=torch.uint8)
+    elif out.bits:
         bits = torch.empty(y_seq.numel() // 8, dtype=torch.uint8, device=y_seq.device)
     launch = known.fire(before, out.dtype, out.bits, scale.dtype)
     launch(y_seq, spikes, spikes if bits is None else bits, scale, shift)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from mmspike.fused.protocols import is_split
-from mmspike.fused.reasons import why_not_lif, why_not_plain
+from mmspike.fused.reasons import why_not_lif, why_not_map, why_not_plain
 from mmspike.fused.watch import is_watched
+from mmspike.neurons import IntegerLIF
 from mmspike.neurons.kernels import triton
 
 
@@ -23,6 +24,8 @@ def why_not_input(x: Tensor) -> str | None:
 
 def why_not_fire(neuron: nn.Module, x_seq: Tensor) -> str | None:
     """Why the kernels do not run a neuron on maps ``[T, B, C, H, W]``."""
+    if type(neuron) is IntegerLIF:
+        return why_not_map(neuron, x_seq)
     return why_not_lif(neuron, x_seq, "triton", triton.supports)
 
 

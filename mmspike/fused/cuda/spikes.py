@@ -15,7 +15,7 @@ from mmspike.fused.cuda.tiles import in_channels_last, layout_of
 from mmspike.fused.watch import is_watched
 from mmspike.layers.constant import is_constant
 from mmspike.layers.time import per_step
-from mmspike.neurons import levels_of, unit_of
+from mmspike.neurons import IntegerLIF, levels_of, unit_of
 
 
 class Spikes:
@@ -23,19 +23,23 @@ class Spikes:
 
     Args:
         values: ``[T, B, C, ...]``, or ``[N, C, ...]``; they carry the gradient.
-        bits: The same as bits, eight channels in a byte, in the order of memory; kept for the
-            backward pass in their place. ``None`` where nothing or something else is kept.
-        levels: The largest value; ``None`` if they are no whole numbers.
+        bits: The same as bits, eight channels in a byte, in the order of memory, or integers as
+            bytes, shaped as they are; kept for the backward pass in their place. ``None`` where
+            nothing or something else is kept.
+        levels: The largest number of spikes; ``None`` if they are no spikes.
+        unit: What a spike is worth.
     """
 
-    def __init__(self, values: Tensor, bits: Tensor | None, levels: int | None) -> None:
-        self.values, self.bits, self.levels = values, bits, levels
+    def __init__(
+        self, values: Tensor, bits: Tensor | None, levels: int | None, unit: float = 1.0
+    ) -> None:
+        self.values, self.bits, self.levels, self.unit = values, bits, levels, unit
         self._constant: Tensor | None = None
 
     def are_constant(self) -> Tensor:
         """Whether they are the same at every pixel; looked at once, however many layers ask."""
         if self._constant is None:
-            if self.bits is None:
+            if self.bits is None or self.bits.dim() > 1:
                 values = self.values
                 self._constant = is_constant(values.flatten(0, 1) if values.dim() == 5 else values)
             else:
@@ -58,11 +62,10 @@ def fire(neuron: nn.Module, x_seq: Tensor) -> Spikes:
     if type(neuron) is nn.Identity and not is_watched(neuron):
         return Spikes(x_seq, None, None)
     if why_not_fire(neuron, x_seq) is not None:
-        levels = levels_of(neuron) if unit_of(neuron) == 1 else None  # bytes hold whole numbers
-        return Spikes(neuron(x_seq), None, levels)
+        return Spikes(neuron(x_seq), None, levels_of(neuron), unit_of(neuron))
     x_seq = _channels_last(x_seq)
-    values, bits = norm_lif.fire(x_seq, neuron.dynamics(), _output(x_seq))
-    return Spikes(values, bits, 1)
+    values, bits = norm_lif.fire(x_seq, neuron.dynamics(), _output(x_seq, neuron))
+    return Spikes(values, bits, levels_of(neuron), unit_of(neuron))
 
 
 def norm_and_fire(
@@ -78,8 +81,10 @@ def norm_and_fire(
     """
     if bias is not None:
         y_seq = _channels_last(y_seq)
-        values, bits = norm_lif.bias_and_fire(y_seq, bias, neuron.dynamics(), _output(y_seq))
-        return Spikes(values, bits, 1)
+        values, bits = norm_lif.bias_and_fire(
+            y_seq, bias, neuron.dynamics(), _output(y_seq, neuron)
+        )
+        return Spikes(values, bits, levels_of(neuron), unit_of(neuron))
     if why_not_fire(neuron, y_seq) or why_not_normalise(norm, y_seq):
         return fire(neuron, per_step(norm, y_seq))
     y_seq = _channels_last(y_seq)
@@ -96,8 +101,8 @@ def norm_and_fire(
         gather and partial(gather, eps=norm.eps),
         add,
     )
-    values, bits = norm_lif.norm_and_fire(y_seq, given, neuron.dynamics(), _output(y_seq))
-    return Spikes(values, bits, 1)
+    values, bits = norm_lif.norm_and_fire(y_seq, given, neuron.dynamics(), _output(y_seq, neuron))
+    return Spikes(values, bits, levels_of(neuron), unit_of(neuron))
 
 
 def _channels_last(x_seq: Tensor) -> Tensor:
@@ -106,7 +111,8 @@ def _channels_last(x_seq: Tensor) -> Tensor:
     return x_seq if layout is not None and layout.last else in_channels_last(x_seq)
 
 
-def _output(x_seq: Tensor) -> Output:
+def _output(x_seq: Tensor, neuron: nn.Module) -> Output:
     layout = layout_of(x_seq.shape, x_seq.stride())
-    bits = torch.is_grad_enabled() and layout is not None and layout.takes_bits
+    bits = layout is not None and (layout.takes_bits or type(neuron) is IntegerLIF)
+    bits = bits and torch.is_grad_enabled()
     return Output(compute_type(x_seq), bits)

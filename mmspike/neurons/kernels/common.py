@@ -22,6 +22,15 @@ class LIFParameters(NamedTuple):
     detach_reset: bool
 
 
+class IntegerParameters(NamedTuple):
+    """What :func:`mmspike.neurons.functional.integer_lif_multi_step` takes beside the input."""
+
+    levels: int
+    beta: float
+    normalize: bool
+    detach_reset: bool
+
+
 def is_dense_per_step(x_seq: Tensor) -> bool:
     """Whether the elements of every step lie side by side in memory, in whatever order."""
     if x_seq.numel() == 0 or x_seq.dim() < 2:

@@ -8,7 +8,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from mmspike.neurons.kernels.common import LIFParameters
+from mmspike.neurons.kernels.common import IntegerParameters, LIFParameters
 
 
 def constants(p: LIFParameters) -> dict[str, Any]:
@@ -23,8 +23,19 @@ def constants(p: LIFParameters) -> dict[str, Any]:
     }
 
 
-def slope_constants(p: LIFParameters) -> dict[str, Any]:
+def step_constants(p: LIFParameters | IntegerParameters) -> dict[str, Any]:
+    """What kernels that call :func:`step` are compiled with: a LIF, or a neuron of ``LEVELS``."""
+    if isinstance(p, LIFParameters):
+        keep = 1.0 - 1.0 / p.tau
+        return {**constants(p), "LEVELS": 0, "NORMALIZE": False, "KEEP": keep}
+    soft = {"TAU": 1.0, "EXACT": True, "THRESHOLD": 1.0, "REST": 0.0, "SOFT": True, "DECAY": False}
+    return {**soft, "LEVELS": p.levels, "NORMALIZE": p.normalize, "KEEP": float(p.beta)}
+
+
+def slope_constants(p: LIFParameters | IntegerParameters) -> dict[str, Any]:
     """What those of the backward pass are compiled with besides."""
+    if isinstance(p, IntegerParameters):
+        return {"SURROGATE": "", "ALPHA": 1.0, "DETACH": bool(p.detach_reset)}
     return {
         "SURROGATE": type(p.surrogate).__name__,
         "ALPHA": float(p.surrogate.alpha),
@@ -97,3 +108,55 @@ def slope(u, SURROGATE: tl.constexpr, ALPHA: tl.constexpr):
         y = tl.abs(u) + 1.0
         s = ALPHA / (y * y)
     return s
+
+
+@triton.jit
+def step(
+    x, v, FIRST: tl.constexpr,
+    TAU: tl.constexpr, EXACT: tl.constexpr, THRESHOLD: tl.constexpr, REST: tl.constexpr,
+    SOFT: tl.constexpr, DECAY: tl.constexpr, LEVELS: tl.constexpr, KEEP: tl.constexpr,
+):  # fmt: skip
+    """Charge, fire and reset; of a LIF, or with ``LEVELS`` of an integer LIF.
+
+    Returns:
+        The charged potential, the number of spikes, and what the next step starts from.
+    """
+    if LEVELS > 0:
+        h = x if FIRST else v + x
+        n = _round(tl.minimum(tl.maximum(h, 0.0), LEVELS))
+        v = (h - n) * KEEP
+    else:
+        h = charge(x, v, FIRST, TAU, EXACT, REST, DECAY)
+        fired = fires(h, THRESHOLD)
+        v = reset(h, fired, THRESHOLD, REST, SOFT)
+        n = fired.to(tl.float32)
+    return h, n, v
+
+
+@triton.jit
+def _round(x):
+    """The nearest whole number, of two the even one, of numbers far below 2**22."""
+    return (x + 12582912.0) - 12582912.0  # 1.5 * 2**23: there, floats are whole numbers
+
+
+@triton.jit
+def output(n, LEVELS: tl.constexpr, NORMALIZE: tl.constexpr):
+    """What a neuron gives for a number of spikes."""
+    if NORMALIZE:
+        y = tl.div_rn(n, tl.full(n.shape, LEVELS, tl.float32))
+    else:
+        y = n
+    return y
+
+
+@triton.jit
+def output_slope(
+    g, h, THRESHOLD: tl.constexpr, SURROGATE: tl.constexpr, ALPHA: tl.constexpr,
+    LEVELS: tl.constexpr,
+):  # fmt: skip
+    """``g`` times the slope of the number of spikes at a charged potential."""
+    if LEVELS > 0:
+        y = tl.where((h >= 0.0) & (h <= LEVELS), g, 0.0)
+    else:
+        y = g * slope(h - THRESHOLD, SURROGATE, ALPHA)
+    return y

@@ -10,7 +10,8 @@ from types import ModuleType
 import torch
 import torch.nn.functional as F
 
-from mmspike.neurons.functional import lif_multi_step
+from mmspike.neurons.functional import integer_lif_multi_step, lif_multi_step
+from mmspike.neurons.kernels.common import IntegerParameters
 
 
 def modules():
@@ -44,6 +45,8 @@ def norm_and_fire(y_seq, norm, p, out):
 
 def fire(x_seq, p, out):
     assert x_seq.stride(2) == 1, "the engine gives channels-last maps"
+    if isinstance(p, IntegerParameters):
+        return _fire_integers(x_seq, p, out)
     spikes = lif_multi_step(x_seq.float(), **p._asdict()).to(out.dtype)
     spikes = spikes.movedim(2, -1).contiguous().movedim(-1, 2)
     bits = None
@@ -51,6 +54,15 @@ def fire(x_seq, p, out):
         eights = spikes.detach().movedim(2, -1).reshape(-1, 8).to(torch.uint8)
         bits = (eights << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
     return spikes, bits
+
+
+def _fire_integers(x_seq, p, out):
+    values = integer_lif_multi_step(x_seq.float(), *p)
+    counts = (values.detach() * (p.levels if p.normalize else 1)).round().to(torch.uint8)
+    values, counts = (
+        x.movedim(2, -1).contiguous().movedim(-1, 2) for x in (values.to(out.dtype), counts)
+    )
+    return values, counts if out.bits else None
 
 
 def bias_and_fire(y_seq, bias, p, out):

@@ -11,12 +11,14 @@ from mmspike.backbones import MetaSpikeFormer
 from mmspike.deploy import switch_to_deploy
 from mmspike.layers.attention import SpikeDrivenSelfAttention
 from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, build_norm, run_layers, spike_conv
+from mmspike.layers.efficient_attention import EfficientSpikeAttention
 from mmspike.layers.rep_conv import DepthwisePointwise, RepConv
 from tests.fused.cuda.helpers import DEVICE, DTYPES, ENGINE_MARKS, STANDS_IN, far, maps
 
 pytestmark = [*ENGINE_MARKS, pytest.mark.usefixtures("cuda_engine")]
 
 BN = dict(type="BN")
+NI_LIF = dict(type="mmspike.IntegerLIF", levels=4)
 GN = dict(type="GN", num_groups=4)
 
 
@@ -27,8 +29,8 @@ class Chain(nn.Sequential):
         return run_layers(self, x)
 
 
-def separable(norm_cfg=BN):
-    return SpikeLayer(DepthwisePointwise(16, 8, 7), build_norm(norm_cfg, 8))
+def separable(norm_cfg=BN, neuron_cfg=None):
+    return SpikeLayer(DepthwisePointwise(16, 8, 7), build_norm(norm_cfg, 8), neuron_cfg)
 
 
 MODELS = {
@@ -44,6 +46,10 @@ MODELS = {
         SpikeLayer(RepConv(8, BN), build_norm(BN, 8), init_rate=ONE_SIGMA_RATE),
         spike_conv(8, 8, 1, norm_cfg=BN),
     ),
+    "integers": lambda: Chain(
+        spike_conv(8, 16, 1, norm_cfg=BN, neuron_cfg=NI_LIF), separable(neuron_cfg=NI_LIF)
+    ),
+    "attention on integers": lambda: EfficientSpikeAttention(8, 2, BN, NI_LIF, init_pixels=30),
     "attention": lambda: SpikeDrivenSelfAttention(
         8, 2, BN, None, dict(v_threshold=0.5), init_pixels=30
     ),

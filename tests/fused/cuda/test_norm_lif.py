@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from mmspike.neurons import LIF, build_surrogate
-from mmspike.neurons.functional import lif_multi_step
-from mmspike.neurons.kernels.common import LIFParameters
+from mmspike.neurons.functional import integer_lif_multi_step, lif_multi_step
+from mmspike.neurons.kernels.common import IntegerParameters, LIFParameters
 from tests.fused.cuda.helpers import (
     DEVICE,
     DTYPES,
@@ -47,12 +47,20 @@ NEURONS = {
     "softsign": neuron("SoftSign", 2.0),
     "superspike": neuron("SuperSpike", 1.0),
 }
+INTEGERS = {
+    "NI-LIF": IntegerParameters(4, 0.5, True, True),
+    "I-LIF": IntegerParameters(4, 0.7, False, True),
+    "three levels, attached": IntegerParameters(3, 0.5, True, False),
+    "one level": IntegerParameters(1, 0.5, False, True),
+}
+NEURONS |= INTEGERS
 F32, F16 = torch.float32, torch.float16
 CASES = [  # name of the neuron, T, B, C, H, W, type, channels last
     *((name, 3, 1, 16, 5, 7, F32, True) for name in NEURONS),
     *(("published", t, 2, 24, 5, 6, F16, True) for t in range(1, 17)),
     *(("published", t, 2, 24, 5, 6, F16, False) for t in (1, 4, 7, 16)),
     *(("published", 2, 2, 20, 6, 6, d, last) for d in DTYPES for last in (True, False)),
+    *(("NI-LIF", t, 2, 24, 5, 6, F16, last) for t in (1, 2, 4, 16) for last in (True, False)),
     ("published", 1, 2, 24, 24, 24, F32, True),  # several programs
     ("published", 1, 3, 5, 33, 35, F32, False),
     ("published", 1, 2, 8, 200, 200, F16, True),  # several groups of programs
@@ -63,7 +71,16 @@ IDS = ["-".join(map(str, c)).replace("torch.", "") for c in CASES]
 
 
 def plain(x, p):
+    if isinstance(p, IntegerParameters):
+        return integer_lif_multi_step(x, *p)
     return lif_multi_step(x, **p._asdict())
+
+
+def values_of(p):
+    """What a neuron may give."""
+    if isinstance(p, LIFParameters):
+        return (0.0, 1.0)
+    return tuple(n / (p.levels if p.normalize else 1) for n in range(p.levels + 1))
 
 
 def norm_like(c, training):
@@ -95,7 +112,7 @@ def check_norm_lif(p, y, training, out=None):
     want = plain_norm_lif(norm, ys[0], p)
     got, bits = norm_lif.norm_and_fire(ys[1], as_norm(ours), p, out or norm_lif.Output(y.dtype))
     assert got.stride() == y.stride()
-    wrong = check_spikes(got, want)
+    wrong = check_spikes(got, want, values_of(p))
     g = torch.randn_like(want).to(got.dtype)
     grads = torch.autograd.grad(want, (ys[0], norm.weight, norm.bias), g.float())
     mine = torch.autograd.grad(got, (ys[1], ours.weight, ours.bias), g)
@@ -114,19 +131,22 @@ def test_norm_and_neuron(case, training):
     check_norm_lif(NEURONS[name], maps(*sizes, dtype, last), training)
 
 
-@pytest.mark.parametrize("case", CASES[:16] + CASES[-10:], ids=IDS[:16] + IDS[-10:])
+@pytest.mark.parametrize("case", CASES[:20] + CASES[-10:], ids=IDS[:20] + IDS[-10:])
 def test_neuron_alone(case):
     name, *sizes, dtype, last = case
     p, x = NEURONS[name], maps(*sizes, dtype, last)
     xs = [x.clone().requires_grad_() for _ in range(2)]
     want, (got, _) = plain(xs[0].float(), p), norm_lif.fire(xs[1], p, norm_lif.Output(dtype))
-    check_spikes(got, want)
+    check_spikes(got, want, values_of(p))
     g = torch.randn_like(want).to(dtype)
     a = torch.autograd.grad(got, xs[1], g)[0]
     assert far(a, torch.autograd.grad(want, xs[0], g.float())[0]) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("case", CASES[:30], ids=IDS[:30])
+LIFS = [c for c in CASES if c[0] not in INTEGERS][:30]
+
+
+@pytest.mark.parametrize("case", LIFS, ids=lambda c: "-".join(map(str, c)))
 def test_backend_of_a_neuron(case):
     from mmspike.neurons.kernels import triton
 
@@ -161,6 +181,18 @@ def test_bias_and_neuron(steps, last, dtype):
     want = plain((y + bias.view(-1, 1, 1)).float(), neuron())
     got, _ = norm_lif.bias_and_fire(y, bias, neuron(), norm_lif.Output(dtype))
     check_spikes(got, want)
+
+
+@pytest.mark.parametrize("channels", [16, 13])
+@pytest.mark.parametrize("last", [True, False])
+def test_bytes_are_the_integers(channels, last):
+    p = INTEGERS["NI-LIF"]
+    out = norm_lif.Output(F16, bits=True)
+    *_, values, counts = check_norm_lif(p, maps(3, 2, channels, 5, 6, F16, last), True, out)
+    assert counts.dtype == torch.uint8
+    assert counts.stride() == values.stride()
+    assert torch.equal((counts / 4).to(F16), values)
+    assert counts.max() > 1
 
 
 @pytest.mark.parametrize("channels", [16, 24, 200])
