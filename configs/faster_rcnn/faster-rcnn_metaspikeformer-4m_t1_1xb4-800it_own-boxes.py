@@ -1,6 +1,6 @@
 # Your own boxes, in COCO's format: annotations/train.json and val.json, train/ and val/.
 # From scratch at a small width, for a few hundred images: change the first three settings.
-_base_ = "./faster-rcnn_metaspikeformer-4m_t1_1xb4-1k_shapes-128x128.py"
+_base_ = "../_base_/own_boxes.py"
 
 data_root = "data/bccd/"
 classes = ("RBC", "WBC", "Platelets")  # as the annotations name them
@@ -8,7 +8,6 @@ size = (320, 240)  # width and height into which images are scaled
 
 model = dict(
     backbone=dict(attn_init_size=size[::-1]),
-    rpn_head=dict(anchor_generator=dict(scales=[4], ratios=[0.5, 1.0, 2.0])),
     roi_head=dict(bbox_head=dict(num_classes=len(classes))),
 )
 resize = dict(type="Resize", scale=size, keep_ratio=True)
@@ -20,10 +19,3 @@ val_dataloader = dict(dataset=dict(**dataset, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/val.json")
 test_evaluator = val_evaluator
-
-train_cfg = dict(max_iters=800, val_interval=200)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=400, end=800, eta_min_ratio=0.01),
-]
-default_hooks = dict(checkpoint=dict(interval=200, max_keep_ckpts=1))

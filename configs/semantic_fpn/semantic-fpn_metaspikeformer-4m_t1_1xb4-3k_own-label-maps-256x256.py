@@ -1,5 +1,6 @@
-# Label maps of your own, from scratch: change the first three settings, or give the path by
-# --cfg-options data_root=FOLDER. The folder's layout: _base_/datasets/label_maps.py
+# Label maps of your own: images in train/ and val/, a PNG for each, of the same name, in
+# semseg/train/ and semseg/val/: at each pixel the number of its class, from 0, or 255 for none.
+# From scratch at a small width, for a few hundred images: change the first three settings.
 _base_ = [
     "../_base_/models/semantic_fpn_metaspike_4m.py",
     "../_base_/datasets/label_maps.py",

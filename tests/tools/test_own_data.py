@@ -12,7 +12,11 @@ from tests.tools.helpers import run
 CONFIGS = {
     "boxes": "faster_rcnn/faster-rcnn_metaspikeformer-4m_t1_1xb4-800it_own-boxes.py",
     "masks": "mask_rcnn/mask-rcnn_metaspikeformer-4m_t1_1xb4-800it_own-masks.py",
+    "label maps": (
+        "semantic_fpn/semantic-fpn_metaspikeformer-4m_t1_1xb4-3k_own-label-maps-256x256.py"
+    ),
 }
+DETECTION = [kind for kind in CONFIGS if kind != "label maps"]
 WORKERS = [
     f"{split}_dataloader.{key}"
     for split in ("train", "val", "test")
@@ -21,11 +25,10 @@ WORKERS = [
 
 
 def changed(path, kind, **settings):
-    """A copy of a config with other settings in its first lines."""
-    source = ROOT / "configs" / CONFIGS[kind]
-    text = source.read_text()
-    base = re.search(r'_base_ = "(.+)"', text)[1]
-    text = text.replace(f'"{base}"', f'"{source.parent / base}"')
+    """A copy of a config in another folder, with other settings in its first lines."""
+    text = (ROOT / "configs" / CONFIGS[kind]).read_text()
+    text, count = re.subn(r'"\.\./(_base_/[\w/]+\.py)"', r'"mmspike::\1"', text)
+    assert count >= 1
     for name, value in settings.items():
         text, count = re.subn(rf"(?m)^{name} = [^#\n]+", f"{name} = {value!r}  ", text)
         assert count == 1
@@ -33,7 +36,7 @@ def changed(path, kind, **settings):
     return path
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", DETECTION)
 def test_three_changes_are_enough_to_train(kind, tmp_path, shapes_root):
     settings = dict(
         data_root=f"{shapes_root}/", classes=("circle", "square", "triangle"), size=(64, 96)
@@ -47,7 +50,18 @@ def test_three_changes_are_enough_to_train(kind, tmp_path, shapes_root):
     assert ("coco/segm_mAP" in out) == (kind == "masks")
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+def test_three_changes_are_enough_for_label_maps(tmp_path, shapes_root):
+    settings = dict(data_root=f"{shapes_root}/", classes=("a", "b", "c", "d"), img_suffix=".png")
+    config = changed(tmp_path / "mine.py", "label maps", **settings)
+    options = [*WORKERS, "train_cfg.max_iters=2", "train_cfg.val_interval=2"]
+    options += ["train_dataloader.batch_size=2", "default_hooks.logger.interval=1"]
+    out = run("train.py", config, "--work-dir", tmp_path / "work", "--cfg-options", *options)
+    assert "Iter(train) [2/2]" in out
+    assert len(re.findall(r"Iter\(val\).*mIoU: ", out)) == 1
+    assert all(f"|  {name}  |" in out.replace("   ", "  ") for name in settings["classes"])
+
+
+@pytest.mark.parametrize("kind", DETECTION)
 def test_a_forgotten_change_is_named(kind, tmp_path, shapes_root):
     config = changed(tmp_path / "mine.py", kind, data_root=f"{shapes_root}/")
     out = run("train.py", config, "--work-dir", tmp_path / "work", ok=False)

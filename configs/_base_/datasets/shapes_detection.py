@@ -2,10 +2,11 @@
 data_root = "data/shapes/"
 classes = ("circle", "square", "triangle")
 
-# The steps of the pipelines have names, so that a config of other data restates them around its own.
+# The steps of the pipelines have names, so that a config of other data restates them around its own;
+# with their host's, since mmengine looks up what comes through "mmspike::" in the scope mmspike.
 load_image = dict(type="LoadImageFromFile")
-load_boxes = dict(type="LoadAnnotations", with_bbox=True)
-flip = dict(type="RandomFlip", prob=0.5)
+load_boxes = dict(type="mmdet.LoadAnnotations", with_bbox=True)
+flip = dict(type="mmdet.RandomFlip", prob=0.5)
 pack = dict(type="mmdet.PackDetInputs")
 pack_test = dict(
     type="mmdet.PackDetInputs",
