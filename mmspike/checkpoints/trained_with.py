@@ -154,8 +154,9 @@ def _value(node: ast.expr) -> Any:
         if not named or any(k.arg is None for k in node.keywords):
             return _UNKNOWN
         return {str(k.arg): _value(k.value) for k in node.keywords}
-    if isinstance(node, ast.Dict) and all(isinstance(k, ast.Constant) for k in node.keys):
-        return {k.value: _value(v) for k, v in zip(node.keys, node.values, strict=True)}
+    if isinstance(node, ast.Dict):
+        items = zip(node.keys, node.values, strict=True)
+        return {k.value: _value(v) for k, v in items if isinstance(k, ast.Constant)}
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
