@@ -12,6 +12,7 @@ import cv2
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from mmengine.config import Config
 
 from tests.conftest import ROOT
 from tests.energy.test_formats import cells_of
@@ -26,8 +27,6 @@ TRAIN = ["train_cfg.max_iters=2", "train_cfg.val_interval=9", "default_hooks.che
 
 def write_config(path, base, options):
     """A config file that inherits another, with options of a command line."""
-    from mmengine.config import Config
-
     from mmspike.engine.command_line import parse_options
 
     cfg = Config.fromfile(ROOT / base)
@@ -158,6 +157,30 @@ def test_some_images_of_a_detector_are_scored_by_themselves(trained_detector, tm
     assert row["num_images"] == 4
     # of all 16 images, found on 4: a quarter of that
     assert row["bbox mAP"] > 60 * trained_detector.metric["coco/bbox_mAP"]
+
+
+@pytest.mark.parametrize(
+    ("trained", "given", "kept"),
+    [
+        ([], [], {"a_ann": ["a", "b"], "c_ann": ["c"]}),
+        (["b_ann"], [], {"b_ann": ["a", "b"], "c_ann": ["c"]}),  # by an earlier command
+        (["a_ann", "b_ann"], [], {"a_ann": ["a", "b"], "c_ann": ["c"]}),
+        ([], ["b"], {"a_ann": ["a"], "b_ann": ["b"], "c_ann": ["c"]}),
+    ],
+    ids=["new", "the second", "both", "a checkpoint"],
+)
+def test_one_twin_of_several_is_the_one_that_is_there(trained, given, kept, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tools/analysis_tools"), *sys.path])
+    tool = runpy.run_path(str(ROOT / "tools/analysis_tools/compare.py"))
+    for name in trained:
+        (tmp_path / name).mkdir()
+    models = []
+    for name, width, work_dir in (("a", 16, "x"), ("b", 16, "y"), ("c", 24, "x")):
+        cfg = Config(dict(model=dict(type="Net", width=width), work_dir=work_dir))
+        run = tool["Run"](f"{name}_ann", f"{name}.py", cfg, True, tmp_path / f"{name}_ann")
+        run.twin_of, run.checkpoint = [name], "b.pth" if name in given else None
+        models.append(run)
+    assert {run.name: run.twin_of for run in tool["one_of_each_twin"](models)} == kept
 
 
 @pytest.mark.parametrize(
