@@ -7,9 +7,11 @@
 #   make coverage  which lines no test runs
 #   make sanitize  the kernels' tests, and random shapes, under gcc's sanitizers
 #   make docs      the documentation as a site, into build/site
-# TORCH names what pip installs first; give your CUDA build there (see docs/getting_started.md).
+# TORCH names what pip installs first; give your CUDA build there (see docs/getting_started.md). TORCHVISION is
+# the one that goes with it.
 PYTHON ?= python3.11
 TORCH ?= torch==2.13.0
+TORCHVISION ?= torchvision==0.28.0
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -c requirements/constraints.txt
@@ -26,14 +28,16 @@ install-full: $(OPERATORS_STAMP)
 	@$(BIN)/python tools/check_install.py --operators
 
 # Ready wheels only. mmcv-lite is mmcv without compiled operators; its mmengine is not the one used here.
-# spikingjelly asks for torchvision and torchaudio, which only its data sets import.
+# spikingjelly asks for torchaudio, which only its data sets import. torchvision would bring a torch with CUDA;
+# beside one for CPUs its Python code works (mmspike/torchvision_operators.py), and classification needs no more.
 $(STAMP): Makefile setup.py $(wildcard mmspike/native/csrc/*) requirements/stack.txt \
-          requirements/constraints.txt
+          requirements/classification.txt requirements/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH) setuptools wheel
 	$(BIN)/pip show -q onedl-mmcv 2>/dev/null || $(PIP) --no-deps mmcv-lite
 	$(PIP) --no-deps spikingjelly
 	$(PIP) -r requirements/stack.txt
+	$(PIP) --no-deps $(TORCHVISION) -r requirements/classification.txt
 	$(BIN)/pip install --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -91,6 +91,7 @@ setup(
             "opencv-python-headless",
         ],
         "seg": ["onedl-mmsegmentation>=1.3", "ftfy", "regex", "opencv-python-headless"],
+        "cls": ["onedl-mmpretrain>=1.3.6", "timm>=1.0", "torchvision", "opencv-python-headless"],
         "cuda": ["cupy-cuda13x"],
         "dev": ["pytest", "pytest-xdist", "pytest-cov", "ruff", "mypy", "pre-commit", "build"],
         "docs": ["mkdocs-material", "mkdocstrings-python"],

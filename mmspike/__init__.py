@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mmspike import published as published
 from mmspike import registry as registry
 from mmspike.quiet import silence_hosts
+from mmspike.torchvision_operators import watch_imports
 
 if TYPE_CHECKING:
     from mmspike.backbones import ESpikeFormer, MetaSpikeFormer, MetaSpikeFormerClassifier
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mmspike.neurons import LIF, IntegerLIF
 
 silence_hosts()
+watch_imports()
 
 __version__ = "0.2.0"
 

@@ -1,4 +1,4 @@
-"""Which mmcv is installed, and the commands that bring what is missing.
+"""Which mmcv, and which host of classification, is installed; the commands that bring them.
 
 mmcv's operators (RoIAlign, NMS ...) have to be compiled, for many minutes. Segmentation does
 without: the distribution mmcv-lite is mmcv less the operators, and ready to install.
@@ -18,6 +18,12 @@ FOR_DETECTION = (
     "MMCV_WITH_OPS=1 pip install --no-build-isolation ninja onedl-mmcv"
 )
 """Compiles mmcv with its operators."""
+CLASSIFICATION = ("mmpretrain", "timm", "torchvision")
+"""Modules that classification needs."""
+FOR_CLASSIFICATION = (
+    "pip install --no-deps onedl-mmpretrain timm torchvision einops mat4py model-index ordered-set"
+)
+"""Brings them, and what they import; of their other dependencies, torchvision would bring CUDA."""
 
 
 class MissingPackageError(ImportError):
@@ -71,4 +77,20 @@ def require_operators(what: str) -> None:
             f"in a clone of mmspike, or `{FOR_DETECTION}`, compiles them, for some 12 minutes on "
             "two cores; segmentation needs none",
             name="mmcv._ext",
+        )
+
+
+def require_mmpretrain() -> None:
+    """Check that there is what classification needs.
+
+    Raises:
+        MissingPackageError: If not; it names the command.
+    """
+    require_mmcv()
+    missing = [name for name in CLASSIFICATION if find_spec(name) is None]
+    if missing:
+        raise MissingPackageError(
+            f"mmspike.cls, classification, needs {' and '.join(missing)}: `make install` in a "
+            f"clone of mmspike, or `{FOR_CLASSIFICATION}`; detection and segmentation need none",
+            name=missing[0],
         )

@@ -1,8 +1,9 @@
 """Child registries of mmengine's, in the scope ``mmspike``, and the places they load from.
 
 A config names a module as ``mmspike.MetaSpikeFormer`` and needs no ``custom_imports``. Modules that
-need mmdet or mmseg live one scope deeper (``mmspike.det.SpikeRPNHead``,
-``mmspike.seg.SpikeFPNHead``), so that a host is imported only when such a name is looked up.
+need mmdet, mmseg or mmpretrain live one scope deeper (``mmspike.det.SpikeRPNHead``,
+``mmspike.seg.SpikeFPNHead``, ``mmspike.cls.SpikeClsHead``), so that a host is imported only when
+such a name is looked up.
 """
 
 from mmengine import registry as _mmengine
@@ -19,9 +20,9 @@ from mmengine.registry import Registry
 
 # Lets configs elsewhere write ``_base_ = "mmspike::mask_rcnn/..."``, once this module is imported.
 _config_utils.MODULE2PACKAGE.setdefault("mmspike", "mmspike")
-# mmengine looks for "mmseg::" in a distribution named mmsegmentation, whoever publishes it; the
-# module is found under its own name.
-_config_utils.MODULE2PACKAGE["mmseg"] = "mmseg"
+# mmengine looks for "mmseg::" in a distribution named mmsegmentation, whoever publishes it, and so
+# on; the modules are found under their own names.
+_config_utils.MODULE2PACKAGE.update(mmseg="mmseg", mmpretrain="mmpretrain")
 
 
 class RegistryWithRooms(Registry):
@@ -54,6 +55,7 @@ MODELS = RegistryWithRooms(
 )
 DET_MODELS = Registry("det model", parent=MODELS, scope="det", locations=["mmspike.det"])
 SEG_MODELS = Registry("seg model", parent=MODELS, scope="seg", locations=["mmspike.seg"])
+CLS_MODELS = Registry("cls model", parent=MODELS, scope="cls", locations=["mmspike.cls"])
 TASK_UTILS = RegistryWithRooms(
     "task util", parent=_MMENGINE_TASK_UTILS, scope="mmspike", locations=_HERE
 )

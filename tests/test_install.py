@@ -25,7 +25,8 @@ PYTHON = '#!/bin/sh\necho "python $*" >> calls\n'
 def clone(tmp_path):
     """A folder with the Makefile, and an environment that writes down what it is asked for."""
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in ("setup.py", "requirements/stack.txt", "requirements/constraints.txt"):
+    files = ("stack", "classification", "constraints")
+    for name in ("setup.py", *(f"requirements/{file}.txt" for file in files)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     for name, text in (("pip", PIP), ("python", PYTHON)):

@@ -11,7 +11,18 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "mmspike"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-ABOVE = ("layers", "backbones", "necks", "det", "seg", "deploy", "checkpoints", "energy", "engine")
+ABOVE = (
+    "layers",
+    "backbones",
+    "necks",
+    "det",
+    "seg",
+    "cls",
+    "deploy",
+    "checkpoints",
+    "energy",
+    "engine",
+)
 EVERY = ("archs", "installed")  # rooms that all may import
 MAY_IMPORT = {  # rooms that a room's files may import, beside itself and those
     "archs": (),
@@ -19,6 +30,7 @@ MAY_IMPORT = {  # rooms that a room's files may import, beside itself and those
     "registry": (),
     "published": ("registry",),
     "quiet": (),
+    "torchvision_operators": (),
     "native": (),
     "neurons": ("registry", "native"),
     "layers": ("neurons", "fused", "registry"),
@@ -30,6 +42,7 @@ MAY_IMPORT = {  # rooms that a room's files may import, beside itself and those
     "datasets": ("registry",),
     "det": ("layers", "neurons", "fused", "registry"),
     "seg": ("layers", "necks", "neurons", "fused", "registry", "energy", "checkpoints"),
+    "cls": ("layers", "neurons", "fused", "registry", "checkpoints"),
     "deploy": ("layers", "neurons", "fused", "backbones"),
     "engine": (
         "layers",
@@ -83,7 +96,7 @@ FORBIDDEN = {
     "PackedSpikes": ("fused",),
     "is_watched": ("fused",),
     "carrier": ("fused",),
-    "hasattr(": ("registry", "checkpoints", "engine", "det", "seg", "fused"),
+    "hasattr(": ("registry", "checkpoints", "engine", "det", "seg", "cls", "fused"),
 }
 """What only these rooms know; there, ``hasattr`` asks modules of the hosts, never ours."""
 
@@ -98,7 +111,7 @@ def test_layers_and_what_stands_on_them_know_no_types_of_kernels():
     found = [
         str(path)
         for path in MODULES
-        if room_of(path) in ("layers", "backbones", "necks", "det", "seg")
+        if room_of(path) in ("layers", "backbones", "necks", "det", "seg", "cls")
         and re.search(r"is_grad_enabled|is_autocast_enabled|\bnative\b", path.read_text())
     ]
     assert found == []

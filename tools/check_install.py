@@ -15,6 +15,9 @@ PACKAGES = (
     "mmcv-lite",
     "onedl-mmdetection",
     "onedl-mmsegmentation",
+    "onedl-mmpretrain",
+    "timm",
+    "torchvision",
     "spikingjelly",
     "mmspike",
 )

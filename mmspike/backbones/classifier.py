@@ -1,4 +1,7 @@
-"""Backbones with their classification heads, to check what a checkpoint knows."""
+"""Backbones with their classification heads, to check what a checkpoint knows.
+
+They need no mmpretrain. :class:`mmspike.cls.SpikeImageClassifier` is what is trained.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,8 @@ from mmspike.backbones.e_spikeformer import NEURON, ESpikeFormer
 from mmspike.backbones.meta_spikeformer import MetaSpikeFormer
 from mmspike.backbones.spikeformer import SpikeFormer
 from mmspike.checkpoints.loading import init_weights
-from mmspike.layers.conv import predict
+from mmspike.layers.classify import build_classifier_neuron, classify
 from mmspike.layers.init_log import InitLog
-from mmspike.neurons import build_neuron, neuron_takes
 from mmspike.neurons.arguments import check_flag
 from mmspike.registry import MODELS
 
@@ -37,6 +39,7 @@ class MetaSpikeFormerClassifier(InitLog):
     """
 
     _backbone_class: type[SpikeFormer] = MetaSpikeFormer
+    _neuron: dict[str, Any] | None = None  # where the backbone's arguments name none
 
     def __init__(
         self,
@@ -49,18 +52,15 @@ class MetaSpikeFormerClassifier(InitLog):
         check_flag(f"{type(self).__name__}: distilled", distilled)
         self.backbone = self._backbone_class(out_indices=(4,), **backbone)
         width = self.backbone.out_channels[0]
-        self.neuron = self._build_neuron(backbone.get("neuron_cfg"))
+        self.neuron = build_classifier_neuron(backbone.get("neuron_cfg") or self._neuron)
         self.head = nn.Linear(width, num_classes)
         self.head_kd = nn.Linear(width, num_classes) if distilled else None
-
-    def _build_neuron(self, cfg: dict[str, Any] | None) -> nn.Module:
-        return build_neuron(cfg)
 
     def init_weights(self) -> None:
         """Initialise as ``init_cfg`` says, pretrained heads included; see the backbone's."""
         init_weights(self, super().init_weights)
 
-    def forward(self, img: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, img: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Classify.
 
         Args:
@@ -70,12 +70,11 @@ class MetaSpikeFormerClassifier(InitLog):
             Logits ``[B, num_classes]``; a distilled model in training gives those of both heads.
         """
         (x,) = self.backbone(img)
-        spikes = self.neuron(x.mean((-2, -1)))  # [T, B, C]
-        logits = predict(self.head, spikes, self.head)
-        if self.head_kd is None:
-            return logits
-        logits_kd = predict(self.head_kd, spikes, self.head_kd)
-        return (logits, logits_kd) if self.training else (logits + logits_kd) / 2
+        heads = [head for head in (self.head, self.head_kd) if head is not None]
+        logits = classify(x, self.neuron, heads)
+        if len(logits) > 1 and self.training:
+            return tuple(logits)
+        return sum(logits[1:], logits[0]) / len(logits)
 
 
 @MODELS.register_module()
@@ -90,10 +89,7 @@ class ESpikeFormerClassifier(MetaSpikeFormerClassifier):
     """
 
     _backbone_class = ESpikeFormer
-
-    def _build_neuron(self, cfg: dict[str, Any] | None) -> nn.Module:
-        cfg = cfg or NEURON
-        return build_neuron(cfg, **({"normalize": False} if neuron_takes(cfg, "normalize") else {}))
+    _neuron = NEURON
 
 
 CLASSIFIERS = {

@@ -20,6 +20,7 @@ from mmspike.checkpoints.report import LoadReport, explain_misfit
 from mmspike.checkpoints.sources import (
     Source,
     find_tensors,
+    published_head,
     shorten,
     sort_checkpoint,
     strip_wrappers,
@@ -75,7 +76,9 @@ def load_pretrained(
     checkpoint = read_checkpoint(file, mmap=True)
     source = sort_checkpoint(checkpoint, prefix)
     offered = {part + name: tensor for name, tensor in source.backbone.items()}
-    if "head.weight" in targets:  # a classifier takes all heads, or says that it has not as many
+    heads = {published_head(k): k for k in targets if k.startswith(("head.", "head_kd."))}
+    if "head.weight" in heads:  # a classifier takes all heads, or says that it has not as many
+        source = replace(source, heads={heads.get(k, k): v for k, v in source.heads.items()})
         offered |= source.heads
     _check_form(checkpoint.path, model, offered)
     learnt = neuron_state_names(model)

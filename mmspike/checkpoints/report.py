@@ -106,11 +106,16 @@ def _guess(source: Source, targets: Mapping[str, Tensor], report: LoadReport) ->
     if heads:
         classes = report.mismatched[heads[0]][0][0]
         return f"the file's heads have {classes} classes: set num_classes={classes}"
-    if any(name.startswith("head_kd.") for name in report.unexpected):
-        return "the file has a second head, of a distilled model: set distilled=True"
+    if any("head_kd." in name for name in report.unexpected):
+        return (
+            "the file has a second head, of a distilled model: set distilled=True (distillation="
+            "True in a SpikeClsHead)"
+        )
     if report.missing and all(name.startswith("head") for name in report.missing):
         if source.heads:
-            return "the file has no second head: set distilled=False"
+            return (
+                "the file has no second head: set distilled=False; or, to train one, strict=False"
+            )
         return "the file has no classification head: load it into model.backbone"
     if report.missing and not report.mismatched:
         return "the file holds a part of the backbone only; strict=False loads what there is"

@@ -15,6 +15,7 @@ _CONTAINERS = ("state_dict", "model", "module", "net")
 _WRAPPERS = ("module.", "_orig_mod.")  # of distributed training and of torch.compile
 _COUNTS = ("n_averaged", "steps")  # beside the weights that torch's, mmengine's averages hold
 _HEADS = ("head.", "head_kd.")  # of classification
+_OUR_HEADS = {"head.head.": "head.", "head.head_kd.": "head_kd."}  # of a SpikeClsHead
 _ROOTS = ("stages.", "downsample", "ConvBlock", "block3.", "block4.")  # of backbones
 
 
@@ -26,7 +27,8 @@ class Source:
         family: The published family of its backbone.
         format: What the checkpoint is, in words.
         backbone: Tensors of the backbone under this project's names.
-        heads: Tensors of classification heads, ``head.*`` and ``head_kd.*``.
+        heads: Tensors of classification heads, ``head.*`` and ``head_kd.*``; those of a
+            :class:`mmspike.cls.SpikeClsHead`, too, have the published names here.
         unknown: Names of tensors inside the backbone that no backbone of the family has.
         ignored: Names of tensors outside the backbone.
         reshaped: Names, as ``backbone`` has them, of those stored in another shape.
@@ -66,7 +68,11 @@ def sort_checkpoint(file: CheckpointFile, prefix: str = "") -> Source:
     is_part = bool(part)
     mine = {k.removeprefix(root): v for k, v in tensors.items() if k.startswith(root)}
     of_heads = tuple(base + head for head in _HEADS)
-    heads = {k.removeprefix(base): v for k, v in tensors.items() if k.startswith(of_heads)}
+    heads = {
+        published_head(k.removeprefix(base)): v
+        for k, v in tensors.items()
+        if k.startswith(of_heads)
+    }
     family = family_of(mine)
     published = translate_state_dict(mine)
     backbone = published or {k: v for k, v in mine.items() if k.startswith("stages.")}
@@ -88,6 +94,19 @@ def sort_checkpoint(file: CheckpointFile, prefix: str = "") -> Source:
         ignored=[k for k in others if k not in unknown] + outside,
         reshaped=[name for name in flat if name is not None],
     )
+
+
+def published_head(name: str) -> str:
+    """The published name of a tensor of a classification head; others stay as they are.
+
+    Examples:
+        >>> published_head("head.head_kd.weight")
+        'head_kd.weight'
+    """
+    for ours, theirs in _OUR_HEADS.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
 
 
 def shorten(names: Iterable[str], most: int = 3) -> str:

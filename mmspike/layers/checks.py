@@ -8,8 +8,16 @@ from typing import Any
 
 from torch import nn
 
-_HOSTS = ("mmcv", "mmdet", "mmseg")
-_HEADS = ("rpn_head", "roi_head", "bbox_head", "mask_head", "decode_head", "auxiliary_head")
+_HOSTS = ("mmcv", "mmdet", "mmseg", "mmpretrain")
+_HEADS = (
+    "rpn_head",
+    "roi_head",
+    "bbox_head",
+    "mask_head",
+    "decode_head",
+    "auxiliary_head",
+    "head",  # of a classifier
+)
 
 
 def expect(name: str, given: Any, what: str, expected: Any) -> None:
@@ -49,7 +57,7 @@ def expect_sequences_where_read(model: nn.Module) -> None:
     give maps ``[B, C, H, W]``. A class of anyone else's that says nothing is not judged.
 
     Args:
-        model: A detector or segmentor.
+        model: A detector, segmentor or classifier.
 
     Raises:
         ValueError: At the first part that reads what the one before it does not give.

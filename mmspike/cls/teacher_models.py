@@ -1,0 +1,110 @@
+"""Classifiers to learn from: timm's, mmpretrain's and ours, by name, config file or config."""
+
+from __future__ import annotations
+
+import os
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import timm
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.apis.model import ModelHub
+from mmpretrain.registry import MODELS as HOST_MODELS
+from torch import nn
+
+from mmspike.checkpoints import CheckpointError, load_whole
+
+Model = str | dict[str, Any]
+File = str | os.PathLike[str]
+
+
+def is_named(model: Model) -> bool:
+    """Whether a model is given by a name, under which weights may be published."""
+    return isinstance(model, str) and not model.endswith(".py")
+
+
+def describe(model: Model) -> str:
+    """A model in a message."""
+    return repr(model) if isinstance(model, str) else f"a {dict(model).get('type')}"
+
+
+def build_teacher(model: Model, checkpoint: File | None, num_classes: int | None) -> nn.Module:
+    """Build a trained classifier.
+
+    Args:
+        model: Name of a timm or mmpretrain model, config file, or config of a model.
+        checkpoint: Its weights; ``None`` fetches those that are published under its name.
+        num_classes: Classes of a timm model, where they are not those of its published weights.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint, it is another model's, or cannot be
+            fetched.
+        ValueError: If there is no such model.
+    """
+    if checkpoint is not None:
+        file = os.fspath(checkpoint)
+        if "://" not in file and not Path(file).expanduser().is_file():
+            raise CheckpointError(
+                f"model.teacher.checkpoint: there is no file {file}; give the weights of "
+                f"{describe(model)}"
+            )
+    if is_named(model) and timm.is_model(model):
+        teacher = _from_timm(str(model), checkpoint is None, num_classes)
+    elif is_named(model):
+        teacher, checkpoint = _from_mmpretrain(str(model), checkpoint)
+    else:
+        teacher = _from_config(model)
+    if checkpoint is not None:
+        try:
+            load_whole(teacher, checkpoint)
+        except CheckpointError as error:
+            raise CheckpointError(f"model.teacher ({describe(model)}): {error}") from error
+    return teacher
+
+
+def _from_timm(name: str, fetch: bool, num_classes: int | None) -> nn.Module:
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    try:
+        return timm.create_model(name, pretrained=fetch, **options)
+    except Exception as error:  # of the network, or of a cache without the file
+        if not fetch:
+            raise
+        raise CheckpointError(
+            f"model.teacher: the weights of timm's {name} cannot be fetched "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); `pip install "
+            "huggingface_hub` on a machine with a network, or set model.teacher.checkpoint=FILE"
+        ) from error
+
+
+def _from_mmpretrain(name: str, checkpoint: File | None) -> tuple[nn.Module, File]:
+    try:
+        entry = ModelHub.get(name)
+    except ValueError:
+        near = timm.list_models(f"{name.split('.')[0][:6]}*")[:5]
+        raise ValueError(
+            f"model.teacher.model: neither timm nor mmpretrain has a model {name!r}"
+            + (f"; timm has {', '.join(near)}" if near else "")
+        ) from None
+    if checkpoint is None and not entry.weights:
+        raise CheckpointError(
+            f"model.teacher: mmpretrain has no weights of {name}; set model.teacher.checkpoint=FILE"
+        )
+    return _from_config(entry.config), checkpoint or entry.weights
+
+
+def _from_config(given: str | dict[str, Any]) -> nn.Module:
+    """The classifier of a whole config or of a model's; what it learnt from itself is left out."""
+    if isinstance(given, str):
+        if not Path(given).is_file():
+            raise ValueError(f"model.teacher.model: there is no config {given}")
+        given = Config.fromfile(given)
+    scope, cfg = "mmpretrain", given
+    if isinstance(given, Config):
+        scope, cfg = given.get("default_scope", scope), given.model
+        if given.get("data_preprocessor"):
+            cfg.setdefault("data_preprocessor", given.data_preprocessor)
+    cfg = {key: value for key, value in deepcopy(cfg).items() if key not in ("teacher", "init_cfg")}
+    with DefaultScope.overwrite_default_scope(scope):
+        return HOST_MODELS.build(cfg)

@@ -1,0 +1,38 @@
+"""The classifier of the published models: average over the image, neuron, linear layers, time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmspike.layers.conv import predict
+from mmspike.neurons import IntegerLIF, build_neuron
+
+
+def build_classifier_neuron(cfg: dict[str, Any] | None = None) -> nn.Module:
+    """Build the neuron in front of a classifier; an integer neuron gives n, and not n / D.
+
+    Args:
+        cfg: As in :func:`mmspike.neurons.build_neuron`.
+    """
+    neuron = build_neuron(cfg)
+    if isinstance(neuron, IntegerLIF):
+        neuron.normalize = False
+    return neuron
+
+
+def classify(x_seq: Tensor, neuron: nn.Module, layers: Iterable[nn.Module]) -> list[Tensor]:
+    """Average over the image, fire, average the spikes over time, and score them.
+
+    Args:
+        x_seq: Membrane potentials, ``[T, B, C, H, W]``.
+        neuron: The neuron, which reads ``[T, B, C]``.
+        layers: Linear layers that read the spikes.
+
+    Returns:
+        Logits ``[B, num_classes]`` of each layer.
+    """
+    spikes = neuron(x_seq.mean((-2, -1)))
+    return [predict(layer, spikes, layer) for layer in layers]
