@@ -103,6 +103,12 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope="mmspike",
     locations=["mmspike.engine.optim"],
 )
+PARAM_SCHEDULERS = Registry(
+    "parameter scheduler",
+    parent=_mmengine.PARAM_SCHEDULERS,
+    scope="mmspike",
+    locations=["mmspike.engine.schedulers"],
+)
 
 # ``mmspike::`` puts all of a config that names no other scope into ours. We have nothing of our own
 # in these registries: they pass names on to mmengine's, which otherwise warns of every look-up.
@@ -114,7 +120,6 @@ for _name in (
     "LOOPS",
     "OPTIMIZERS",
     "OPTIM_WRAPPERS",
-    "PARAM_SCHEDULERS",
     "RUNNERS",
     "VISBACKENDS",
     "WEIGHT_INITIALIZERS",

@@ -14,6 +14,7 @@ _RISING = {  # the factor at the start, where none is given
     "LinearLR": ("start_factor", 1 / 3),
     "ConstantLR": ("factor", 1 / 3),
     "QuadraticWarmupLR": (None, 0.0),
+    "WarmupLR": (None, 0.0),
 }
 _SAMPLERS = (  # an epoch has as many images as the data set
     "DefaultSampler",

@@ -1,0 +1,8 @@
+# Meta-SpikeFormer 31M, T = 4, from weights of T = 1 and with a teacher: 20 epochs, as in the paper.
+_base_ = "./metaspikeformer-15m-distilled_t4_8xb24-20e_in1k.py"
+
+model = dict(
+    backbone=dict(arch="31M"),
+    head=dict(in_channels=480),
+    init_cfg=dict(checkpoint=_base_.pretrained_31m),
+)

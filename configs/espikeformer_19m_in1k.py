@@ -1,0 +1,1 @@
+_base_ = "./classification/espikeformer-19m_t1_8xb256-200e_in1k.py"

@@ -1,0 +1,1 @@
+_base_ = "./classification/metaspikeformer-31m_t1_8xb128-200e_in1k.py"
