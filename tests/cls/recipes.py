@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
+from mmspike.engine.configs import use_scope
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "configs/classification"
@@ -16,8 +16,9 @@ INTEGERS = "espikeformer-10m_t1_8xb256-200e_in1k"
 
 def recipe(name):
     """A config for ImageNet; names in it are those of mmpretrain."""
-    DefaultScope.get_instance(f"{name}-scope", scope_name="mmpretrain")
-    return Config.fromfile(FOLDER / f"{name}.py")
+    cfg = Config.fromfile(FOLDER / f"{name}.py")
+    use_scope(cfg)
+    return cfg
 
 
 def small(cfg, classes=7):
