@@ -17,9 +17,9 @@ from torch.optim import Optimizer
 
 from mmspike.checkpoints.sources import shorten
 
-_OF_VERSIONS = {  # settings that some versions of torch have, or that schedulers add
+_OF_VERSIONS = {  # settings that some versions of torch have, or that schedulers and steps add
     *("foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"),
-    *("initial_lr", "param_names"),
+    *("initial_lr", "param_names", "step"),  # LAMB counts the steps of a group
 }
 _MOVING = {"last_step", "verbose", "best", "num_bad_epochs", "cooldown_counter", "base_values"}
 

@@ -219,7 +219,8 @@ def init_weights(module: BaseModule, otherwise: Callable[[], None]) -> None:
     if module.is_init or not pretrained:
         otherwise()
         return
-    if len(pretrained) < len(cfgs):
+    whole = all(cfg.get("strict", True) for cfg in pretrained)
+    if len(pretrained) < len(cfgs) or not whole:  # what a file lacks starts as without it
         module.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
         otherwise()
         module.init_cfg = given
