@@ -39,6 +39,7 @@ $(STAMP): Makefile setup.py $(wildcard mmspike/native/csrc/*) requirements/stack
 	$(PIP) -r requirements/stack.txt
 	$(PIP) --no-deps $(TORCHVISION) -r requirements/classification.txt
 	$(BIN)/pip install --no-deps --no-build-isolation -e .
+	$(BIN)/python tools/fit_torchvision.py
 	touch $@
 
 # mmcv-lite and onedl-mmcv are the same files: the one goes when the other is there to take its place.

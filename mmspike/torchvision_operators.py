@@ -3,66 +3,101 @@
 The wheel of torchvision is compiled for a torch with CUDA. Beside a torch for CPUs its compiled
 part cannot be loaded, and then ``import torchvision`` ends, as it describes operators that nobody
 has defined (``operator torchvision::nms does not exist``). mmpretrain and timm import torchvision
-for its transforms, which are plain Python, and mmengine for its version.
+for its transforms, which are plain Python; mmdet and mmseg import mmpretrain and timm where they
+are installed; mmengine wants its version.
 
 ``import mmspike`` therefore lets the first ``import torchvision`` define those operators before,
-only where the compiled part cannot be loaded. Calling one is an error, as before. Where torchvision
-was imported earlier, or is not installed, nothing happens.
+only where the compiled part cannot be loaded. Calling one is an error, as before. Hosts may be
+imported first, or alone: ``tools/fit_torchvision.py``, which ``make install`` runs, writes a
+startup file into the environment, where it is needed, with which every Python process of it does
+the same. That runs this file alone; it imports what takes time only when it is needed.
 """
 
 from __future__ import annotations
 
 import sys
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
-from typing import Any
 
 SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 """Operators that torchvision's Python code describes without asking whether they are there."""
-_defined: list[Any] = []  # libraries, whose operators go when they do
+STARTUP_FILE = "mmspike_torchvision.pth"
+_STARTUP = (
+    "import os; file = {file!r}; names = {{}}; os.path.isfile(file) and "
+    '(exec(compile(open(file).read(), file, "exec"), names), names["watch_imports"]())\n'
+)
+_libraries: list[object] = []  # whose operators go when they do
 
 
-class _BeforeTorchvision(MetaPathFinder):
-    """Finds nothing, but is asked before torchvision is imported."""
+class BeforeTorchvision:
+    """A finder of modules that finds none, but is asked before torchvision is imported."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name == "torchvision":
-            sys.meta_path.remove(self)
+    asked = False
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Define what is missing when torchvision is first looked for."""
+        if name == "torchvision" and not self.asked:
+            self.asked = True
             define_missing_operators()
-        return None
 
 
 def watch_imports() -> None:
     """Let the first import of torchvision call :func:`define_missing_operators` before."""
-    known = any(isinstance(finder, _BeforeTorchvision) for finder in sys.meta_path)
-    if "torchvision" not in sys.modules and not known:
-        sys.meta_path.insert(0, _BeforeTorchvision())
+    known = {type(finder).__name__ for finder in sys.meta_path}  # of the startup file's, too
+    if "torchvision" not in sys.modules and BeforeTorchvision.__name__ not in known:
+        sys.meta_path.insert(0, BeforeTorchvision())  # type: ignore[arg-type]
 
 
 def define_missing_operators() -> bool:
     """Define the operators of :data:`SCHEMAS` if torchvision's compiled part cannot.
 
     Returns:
-        Whether they were defined.
+        Whether they were defined, now or before.
     """
-    spec = PathFinder.find_spec("torchvision")
-    if spec is None or _defined:
+    folder = _folder()
+    if folder is None:
         return False
+    import os
+
     import torch
 
-    for folder in spec.submodule_search_locations or ():
-        for file in Path(folder).glob("_C*.so"):
-            try:
-                torch.ops.load_library(str(file))
-            except OSError:
-                continue
-            return False
-    library = torch.library.Library("torchvision", "DEF")
-    for schema in SCHEMAS:
-        library.define(schema)
-    _defined.append(library)
+    if not _libraries:
+        for name in os.listdir(folder):
+            if name.startswith("_C.") and name.endswith(".so"):
+                try:
+                    torch.ops.load_library(os.path.join(folder, name))
+                except OSError:
+                    continue
+                return False
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in SCHEMAS:
+            library.define(schema)
+        _libraries.append(library)
     return True
+
+
+def write_startup_file() -> str | None:
+    """Let every process of this environment call :func:`watch_imports`, where that is needed.
+
+    Returns:
+        The file, beside torchvision; ``None`` if torchvision is not installed, or its compiled part
+        works.
+    """
+    import os
+
+    folder = _folder()
+    if folder is None or not define_missing_operators():
+        return None
+    file = os.path.join(os.path.dirname(folder), STARTUP_FILE)
+    with open(file, "w", encoding="utf-8") as stream:
+        stream.write(_STARTUP.format(file=os.path.abspath(__file__)))
+    return file
+
+
+def _folder() -> str | None:
+    """Where torchvision lies."""
+    from importlib.machinery import PathFinder
+
+    spec = PathFinder.find_spec("torchvision")
+    return next(iter(spec.submodule_search_locations or ()), None) if spec else None

@@ -148,7 +148,7 @@ def test_what_is_wrong_with_a_teacher_is_told(timm_teacher, tmp_path):
         Teacher(NAME, file).load()
     with pytest.raises(ValueError, match="neither timm nor mmpretrain has a model 'test_vitt'"):
         Teacher("test_vitt").load()
-    with pytest.raises(ValueError, match="there is no config absent.py"):
+    with pytest.raises(ValueError, match=r"there is no config absent\.py"):
         Teacher("absent.py", file).load()
     with pytest.raises(ValueError, match=r"model\.teacher\.checkpoint is missing: model=a X is no"):
         Teacher(dict(type="X"))
