@@ -1,4 +1,4 @@
-"""Evaluate a detector or segmentor from a config file, mmdet's or mmseg's alike."""
+"""Evaluate a detector, segmentor or classifier from a config, mmdet's and the like."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
     parser.add_argument("checkpoint", help="checkpoint file")
-    parser.add_argument("--out", help="write predictions: a .pkl (mmdet) or a folder (mmseg)")
+    parser.add_argument("--out", help="write predictions: a .pkl file, or a folder (mmseg)")
     parser.add_argument("--show", action="store_true", help="show predictions in a window")
     parser.add_argument("--show-dir", help="write pictures of predictions to this folder")
     parser.add_argument("--wait-time", type=float, default=2.0, help="seconds a window stays")

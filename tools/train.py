@@ -1,4 +1,4 @@
-"""Train a detector or segmentor from a config file, mmdet's or mmseg's alike."""
+"""Train a detector, segmentor or classifier from a config, mmdet's and the like."""
 
 from __future__ import annotations
 

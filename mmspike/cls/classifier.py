@@ -9,6 +9,7 @@ from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmspike.checkpoints import CheckpointError
 from mmspike.checkpoints.loading import init_weights
 from mmspike.cls.head import SpikeClsHead
 from mmspike.cls.teacher import Teacher
@@ -91,8 +92,8 @@ class SpikeImageClassifier(InitLog, ImageClassifier):
         """Initialise as ``init_cfg`` says, pretrained heads included, and load the teacher.
 
         Raises:
-            CheckpointError: If a pretrained checkpoint, or the teacher's, does not fit.
-            ValueError: If the teacher has another number of classes.
+            CheckpointError: If a pretrained checkpoint, or the teacher's, does not fit, or the
+                teacher has another number of classes.
         """
         init_weights(self, super().init_weights)
         if self.teacher is not None:
@@ -109,7 +110,7 @@ class SpikeImageClassifier(InitLog, ImageClassifier):
             Those of the head.
 
         Raises:
-            ValueError: If the teacher has another number of classes.
+            CheckpointError: If the teacher has another number of classes.
         """
         if self.teacher is None:
             return super().loss(inputs, data_samples)
@@ -126,7 +127,7 @@ class SpikeImageClassifier(InitLog, ImageClassifier):
 
     def _expect_classes(self, given: int | None) -> None:
         if given not in (None, self.head.num_classes):
-            raise ValueError(
+            raise CheckpointError(
                 f"model.teacher has {given} classes, but model.head.num_classes is "
                 f"{self.head.num_classes}"
             )

@@ -60,9 +60,8 @@ class Teacher(nn.Module):
         """Build the classifier and load its weights, if that was not done.
 
         Raises:
-            CheckpointError: If the checkpoint is not there, is another model's, or cannot be
-                fetched.
-            ValueError: If there is no such model.
+            CheckpointError: If the model or its checkpoint is not there, is another model's, or
+                cannot be fetched.
         """
         if not self._models:
             model, checkpoint, _, _, num_classes = self._given

@@ -39,9 +39,8 @@ def build_teacher(model: Model, checkpoint: File | None, num_classes: int | None
         num_classes: Classes of a timm model, where they are not those of its published weights.
 
     Raises:
-        CheckpointError: If there is no such checkpoint, it is another model's, or cannot be
-            fetched.
-        ValueError: If there is no such model.
+        CheckpointError: If there is no such model or checkpoint, it is another model's, or cannot
+            be fetched.
     """
     if checkpoint is not None:
         file = os.fspath(checkpoint)
@@ -83,7 +82,7 @@ def _from_mmpretrain(name: str, checkpoint: File | None) -> tuple[nn.Module, Fil
         entry = ModelHub.get(name)
     except ValueError:
         near = timm.list_models(f"{name.split('.')[0][:6]}*")[:5]
-        raise ValueError(
+        raise CheckpointError(
             f"model.teacher.model: neither timm nor mmpretrain has a model {name!r}"
             + (f"; timm has {', '.join(near)}" if near else "")
         ) from None
@@ -98,7 +97,7 @@ def _from_config(given: str | dict[str, Any]) -> nn.Module:
     """The classifier of a whole config or of a model's; what it learnt from itself is left out."""
     if isinstance(given, str):
         if not Path(given).is_file():
-            raise ValueError(f"model.teacher.model: there is no config {given}")
+            raise CheckpointError(f"model.teacher.model: there is no config {given}")
         given = Config.fromfile(given)
     scope, cfg = "mmpretrain", given
     if isinstance(given, Config):

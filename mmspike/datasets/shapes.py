@@ -1,6 +1,7 @@
-"""Coloured circles, squares and triangles with occlusion, noise and clutter.
+"""Coloured circles, squares and triangles with occlusion, noise and clutter, as data sets.
 
-Instances are in COCO format, and a label map lies beside every image.
+Instances are in COCO format, and a label map lies beside every image; or an image has one shape,
+and lies in the folder of its class.
 
 Every image is drawn from its own seed, so that a data set depends on nothing but its settings.
 """
@@ -11,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,76 +20,11 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
-CLASSES = ("circle", "square", "triangle")
-VERSION = 3  # of the drawing: another one makes other images from the same settings
-_OVERSAMPLE = 4  # shapes are drawn this much larger and averaged, for smooth edges
-_MIN_VISIBLE = 0.5  # share of every shape that stays visible
-_MIN_AREA = 24  # pixels of the smallest visible part
+from mmspike.datasets.drawing import CLASSES, VERSION, ShapesSettings, draw_scene
 
+__all__ = ["CLASSES", "ShapesSettings", "draw_scene", "write_class_folders", "write_shapes"]
 
-@dataclass(frozen=True)
-class ShapesSettings:
-    """What a shapes data set depends on.
-
-    Attributes:
-        num_train: Images to train on.
-        num_val: Images to validate on.
-        size: Height and width in pixels.
-        seed: Seed of every draw.
-        max_shapes: Most shapes in an image; every image has at least one.
-        noise: Standard deviation of the noise in grey levels.
-        max_tilt: Largest turn of a square or triangle from upright, in degrees.
-    """
-
-    num_train: int = 1000
-    num_val: int = 200
-    size: int = 128
-    seed: int = 0
-    max_shapes: int = 3
-    noise: float = 10.0
-    max_tilt: float = 5.0
-
-    def __post_init__(self) -> None:
-        for name, least in {"num_train": 1, "num_val": 1, "size": 32, "max_shapes": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-
-
-def draw_scene(
-    rng: np.random.Generator, settings: ShapesSettings
-) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """Draw one image.
-
-    Args:
-        rng: Source of every draw.
-        settings: Size, number of shapes and noise.
-
-    Returns:
-        The image, ``[H, W, 3]`` uint8 in BGR, and the shapes: class index and mask of what is
-        visible, ``[H, W]`` bool.
-    """
-    size = settings.size
-    image = _background(rng, size)
-    shapes: list[tuple[int, np.ndarray, int]] = []  # class, visible mask, area before occlusion
-    wanted = int(rng.integers(1, settings.max_shapes + 1))
-    for _ in range(4 * wanted):  # a draw that hides another shape is thrown away
-        label = int(rng.integers(len(CLASSES)))
-        alpha = _shape_alpha(rng, label, size, settings.max_tilt)
-        mask = alpha >= 0.5
-        visible = [m & ~mask for _, m, _ in shapes]
-        hides = any(
-            v.sum() < max(_MIN_VISIBLE * area, _MIN_AREA)
-            for v, (_, _, area) in zip(visible, shapes, strict=True)
-        )
-        if hides or mask.sum() < _MIN_AREA:
-            continue
-        image = _paint(image, alpha, _contrasting_colour(rng, image[mask].mean(0)))
-        shapes = [(c, v, area) for (c, _, area), v in zip(shapes, visible, strict=True)]
-        shapes.append((label, mask, int(mask.sum())))
-        if len(shapes) == wanted:
-            break
-    image = image + rng.normal(0, settings.noise, image.shape)
-    return image.clip(0, 255).round().astype(np.uint8), [(c, m) for c, m, _ in shapes]
+_NOTE = "settings.json"  # of a data set to classify
 
 
 def write_shapes(
@@ -116,10 +52,82 @@ def write_shapes(
         FileExistsError: If ``root`` holds something else, or shapes with other settings and
             ``overwrite`` is not set.
     """
-    root = Path(root)
+
+    def write(folder: Path) -> None:
+        (folder / "annotations").mkdir(parents=True)
+        for index, (split, count) in enumerate(_splits(settings)):
+            (folder / "semseg" / split).mkdir(parents=True)
+            coco = _write_split(folder, split, settings, index, count, progress)
+            (folder / "annotations" / f"{split}.json").write_text(json.dumps(coco))
+
+    return _write_whole(Path(root), _identity(settings), _settings_of(Path(root)), overwrite, write)
+
+
+def write_class_folders(
+    root: str | Path,
+    settings: ShapesSettings,
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+) -> bool:
+    """Write a data set to classify, or leave it if it is there already.
+
+    It appears as a whole: images in ``{train,val}/<class>/*.png``, with one shape each, so that
+    ``settings.max_shapes`` has to be 1.
+
+    Args:
+        root: Folder to write.
+        settings: What to draw.
+        overwrite: Whether to replace a shapes data set with other settings.
+        progress: Called with a line now and then.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        FileExistsError: As :func:`write_shapes`.
+        ValueError: If ``settings.max_shapes`` is not 1.
+    """
+    if settings.max_shapes != 1:
+        raise ValueError(
+            f"an image to classify has one shape, got max_shapes={settings.max_shapes}"
+        )
+    identity = {**_identity(settings), "layout": "folders"}
+
+    def write(folder: Path) -> None:
+        for index, (split, count) in enumerate(_splits(settings)):
+            for name in CLASSES:
+                (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                shapes: list[tuple[int, np.ndarray]] = []
+                rng = np.random.default_rng([settings.seed, index, i])
+                while not shapes:  # a draw may be too small to be seen
+                    image, shapes = draw_scene(rng, settings)
+                _write_png(folder / split / CLASSES[shapes[0][0]] / f"{i:06d}.png", image)
+                _tell(progress, split, i, count)
+        (folder / _NOTE).write_text(json.dumps(identity))
+
+    return _write_whole(Path(root), identity, _settings_of(Path(root)), overwrite, write)
+
+
+def _splits(settings: ShapesSettings) -> list[tuple[str, int]]:
+    return [("train", settings.num_train), ("val", settings.num_val)]
+
+
+def _tell(progress: Callable[[str], None], split: str, i: int, count: int) -> None:
+    if (i + 1) % 500 == 0 or i + 1 == count:
+        progress(f"{split}: {i + 1} of {count} images")
+
+
+def _write_whole(
+    root: Path,
+    identity: dict[str, Any],
+    found: dict[str, Any] | None,
+    overwrite: bool,
+    write: Callable[[Path], None],
+) -> bool:
+    """Let a data set appear as a whole, unless it is there; see :func:`write_shapes`."""
     if root.exists():
-        found = _settings_of(root)
-        if found == _identity(settings):
+        if found == identity:
             return False
         if found is None:
             raise FileExistsError(
@@ -132,13 +140,7 @@ def write_shapes(
             )
     partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
     try:
-        (partial / "annotations").mkdir(parents=True)
-        for index, (split, count) in enumerate(
-            [("train", settings.num_train), ("val", settings.num_val)]
-        ):
-            (partial / "semseg" / split).mkdir(parents=True)
-            coco = _write_split(partial, split, settings, index, count, progress)
-            (partial / "annotations" / f"{split}.json").write_text(json.dumps(coco))
+        write(partial)
         if root.exists():
             shutil.rmtree(root)
         partial.rename(root)
@@ -180,8 +182,7 @@ def _write_split(
                     "iscrowd": 0,
                 }
             )
-        if (i + 1) % 500 == 0 or i + 1 == count:
-            progress(f"{split}: {i + 1} of {count} images")
+        _tell(progress, split, i, count)
     return {
         "info": {"description": "generated shapes", "settings": _identity(settings)},
         "images": images,
@@ -197,6 +198,8 @@ def _write_png(file: Path, pixels: np.ndarray) -> None:
 
 def _settings_of(root: Path) -> dict[str, Any] | None:
     try:
+        if (root / _NOTE).is_file():
+            return json.loads((root / _NOTE).read_text())
         return json.loads((root / "annotations" / "val.json").read_text())["info"]["settings"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -204,47 +207,3 @@ def _settings_of(root: Path) -> dict[str, Any] | None:
 
 def _identity(settings: ShapesSettings) -> dict[str, Any]:
     return {**asdict(settings), "version": VERSION}
-
-
-def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A patchwork of greys with coloured lines and arcs drawn over it, ``[H, W, 3]`` float."""
-    coarse = rng.uniform(40, 215) + rng.normal(0, 25, (4, 4, 1)) + rng.normal(0, 6, (4, 4, 3))
-    image = cv2.resize(coarse.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
-    for _ in range(int(rng.integers(2, 6))):
-        colour = rng.uniform(0, 255, 3).tolist()
-        start, end = rng.integers(0, size, (2, 2)).tolist()
-        if rng.random() < 0.5:
-            cv2.line(image, start, end, colour, int(rng.integers(1, 3)), cv2.LINE_AA)
-        else:
-            axes = rng.integers(size // 16, size // 3, 2).tolist()
-            turn, sweep = rng.uniform(0, 360), rng.uniform(40, 160)
-            cv2.ellipse(image, start, axes, turn, 0, sweep, colour, 1, cv2.LINE_AA)
-    return image
-
-
-def _shape_alpha(rng: np.random.Generator, label: int, size: int, max_tilt: float) -> np.ndarray:
-    """Coverage of each pixel by one random shape, ``[H, W]`` float from 0 to 1."""
-    radius = rng.uniform(0.13, 0.28) * size
-    centre = rng.uniform(0.5 * radius, size - 0.5 * radius, 2)
-    tilt = np.radians(rng.uniform(-max_tilt, max_tilt))
-    corners = {"circle": 64, "square": 4, "triangle": 3}[CLASSES[label]]
-    if corners < 64:
-        radius *= 1.15  # a polygon inside the circle looks smaller than it
-    # the lowest side is level where the tilt is 0
-    angles = np.pi / 2 + np.pi / corners + tilt + 2 * np.pi * np.arange(corners) / corners
-    points = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    big = np.zeros((size * _OVERSAMPLE, size * _OVERSAMPLE), np.uint8)
-    cv2.fillPoly(big, [np.round(points * _OVERSAMPLE).astype(np.int32)], 255)
-    return cv2.resize(big, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-
-
-def _contrasting_colour(rng: np.random.Generator, behind: np.ndarray) -> np.ndarray:
-    """A colour, not a grey, that differs from what is behind it by 100 levels in one channel."""
-    while True:
-        colour = rng.uniform(0, 255, 3)
-        if np.ptp(colour) >= 100 and np.abs(colour - behind).max() >= 100:
-            return colour
-
-
-def _paint(image: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    return image + alpha[..., None] * (colour - image)

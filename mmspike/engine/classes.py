@@ -39,9 +39,15 @@ def find_dataset_meta(cfg: Config, model: nn.Module, meta: Mapping[str, Any]) ->
 
 
 def count_classes(model: nn.Module) -> int | None:
-    """How many classes a detector or segmentor tells apart; ``None`` if no head says so."""
+    """How many classes a model tells apart; ``None`` if no head says so."""
     roi_head = getattr(model, "roi_head", None)
-    for owner, name in ((model, "decode_head"), (roi_head, "bbox_head"), (model, "bbox_head")):
+    owners = (
+        (model, "decode_head"),
+        (roi_head, "bbox_head"),
+        (model, "bbox_head"),
+        (model, "head"),
+    )
+    for owner, name in owners:
         head = getattr(owner, name, None)
         if isinstance(head, nn.ModuleList):
             head = head[-1]

@@ -17,7 +17,7 @@ import mmspike.registry  # noqa: F401  makes "mmspike::" known in configs
 from mmspike.checkpoints import CheckpointError, read_safely_in_mmengine
 from mmspike.engine.bases import wrong_base
 from mmspike.engine.configs import merge_options
-from mmspike.installed import MissingPackageError, require_operators
+from mmspike.installed import MissingPackageError, require_mmpretrain, require_operators
 from mmspike.layers.forms import FormError
 
 
@@ -72,8 +72,7 @@ def read_config(args: argparse.Namespace) -> Config:
         The config, with ``launcher`` and ``work_dir`` set.
 
     Raises:
-        SystemExit: If there is no such config, or it is a detector's, and mmcv has no compiled
-            operators.
+        SystemExit: If there is no such config, or what its model needs is not installed.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = _read(args.config)
@@ -111,19 +110,23 @@ def apply_options(cfg: Config, options: dict[str, Any] | None) -> None:
 
 
 def check_operators(cfg: Config) -> None:
-    """End with a line if a config is a detector's, and mmcv has no compiled operators.
+    """End with a line if what the model of a config needs is not installed.
+
+    A detector needs mmcv's compiled operators, a classifier mmpretrain.
 
     Raises:
         SystemExit: If so; it names the command that mends it.
     """
     model = cfg.get("model")
-    kind = model.get("type") if isinstance(model, dict) else None
-    ours = isinstance(kind, str) and kind.startswith(("mmspike.det.", "mmdet."))
-    if ours or cfg.get("default_scope") == "mmdet":
-        try:
+    kind = str(model.get("type")) if isinstance(model, dict) else ""
+    scope = cfg.get("default_scope")
+    try:
+        if kind.startswith(("mmspike.det.", "mmdet.")) or scope == "mmdet":
             require_operators(f"{cfg.filename}, a detector's config,")
-        except MissingPackageError as error:
-            raise SystemExit(str(error)) from error
+        if kind.startswith(("mmspike.cls.", "mmpretrain.")) or scope == "mmpretrain":
+            require_mmpretrain()
+    except MissingPackageError as error:
+        raise SystemExit(str(error)) from error
 
 
 def parse_options(options: Iterable[str]) -> dict[str, Any]:
@@ -136,7 +139,7 @@ def read_config_file(tool: str, path: str | Path, options: dict | None = None) -
     """Read a config for a tool that looks into a model.
 
     Raises:
-        SystemExit: If there is no such file, it is no config, or a detector's without operators.
+        SystemExit: If there is no such file, it is no config, or its model needs what is not there.
     """
     if not Path(path).is_file():
         raise SystemExit(f"{tool}: no file {path}")

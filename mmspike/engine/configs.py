@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope, Registry
 
-_HOSTS = ("mmdet", "mmseg")
+_HOSTS = ("mmdet", "mmseg", "mmpretrain")
 _numbers = count()
 
 
@@ -47,7 +47,7 @@ def use_scope(cfg: Config) -> None:
 
 
 def host_of(cfg: Config) -> str:
-    """The host whose model a config is for, ``"mmdet"`` or ``"mmseg"``; ``""`` if it is neither's.
+    """The host whose model a config is for: ``"mmdet"``, ``"mmseg"``, ``"mmpretrain"`` or ``""``.
 
     Where ``default_scope`` does not say so, the model's class does.
     """

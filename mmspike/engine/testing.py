@@ -1,4 +1,4 @@
-"""Options of testing, written into a config of mmdet's or mmseg's."""
+"""Options of testing, written into a config of mmdet's, mmseg's or mmpretrain's."""
 
 from __future__ import annotations
 
@@ -43,8 +43,11 @@ def show_predictions(
     if hook is None:
         raise ValueError(
             f"{cfg.filename}: default_hooks.visualization is missing, which draws predictions "
-            "(DetVisualizationHook or SegVisualizationHook)"
+            "(DetVisualizationHook, SegVisualizationHook, or mmpretrain's VisualizationHook)"
         )
+    if host_of(cfg) == "mmpretrain":
+        hook.update(enable=True, interval=1, show=show, wait_time=wait_time, out_dir=show_dir)
+        return
     hook.update(draw=True, show=show, wait_time=wait_time)
     if cfg.get("visualizer"):
         cfg.visualizer = with_readable_labels(cfg.visualizer)
@@ -62,24 +65,27 @@ def with_readable_labels(visualizer: dict[str, Any]) -> ConfigDict:
 
 
 def dump_predictions(cfg: Config, out: str) -> None:
-    """Write predictions to ``out``: a pickle file for a detector, a folder for a segmentor.
+    """Write predictions to ``out``: a folder for a segmentor, else a pickle file.
 
     Args:
         cfg: Config with ``test_evaluator``; changed in place.
         out: Path to write.
 
     Raises:
-        ValueError: If a detector's path does not end in ``.pkl`` or ``.pickle``.
+        ValueError: If a pickle file's path does not end in ``.pkl`` or ``.pickle``.
     """
     metrics = cfg.test_evaluator
     metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
-    if host_of(cfg) != "mmdet":
+    host = host_of(cfg)
+    if host not in ("mmdet", "mmpretrain"):
         for metric in metrics:
             metric.update(output_dir=out, keep_results=True)
         return
     if not out.endswith((".pkl", ".pickle")):
-        raise ValueError(f"--out: a detector's predictions go to a .pkl file, got {out}")
-    cfg.test_evaluator = [*metrics, {"type": "mmdet.DumpDetResults", "out_file_path": out}]
+        kind = "detector" if host == "mmdet" else "classifier"
+        raise ValueError(f"--out: a {kind}'s predictions go to a .pkl file, got {out}")
+    dump = "mmdet.DumpDetResults" if host == "mmdet" else "mmengine.DumpResults"
+    cfg.test_evaluator = [*metrics, {"type": dump, "out_file_path": out}]
 
 
 def augment_at_test_time(cfg: Config) -> None:
@@ -92,7 +98,7 @@ def augment_at_test_time(cfg: Config) -> None:
         cfg: Config; changed in place.
 
     Raises:
-        ValueError: If a segmentor's config does not say how (``tta_model``, ``tta_pipeline``).
+        ValueError: If another config does not say how (``tta_model``, ``tta_pipeline``).
     """
     pipeline = cfg.test_dataloader.dataset.pipeline
     if host_of(cfg) == "mmdet":

@@ -1,4 +1,4 @@
-"""Tell, layer by layer, what of a detector or segmentor runs fused, and why the rest does not.
+"""Tell, layer by layer, what of a model runs fused, and why the rest does not.
 
 Runs one image of noise. What is fused depends on the device, the types, the mode and the model's
 form: give --train for the training path, --deploy for the folded model.

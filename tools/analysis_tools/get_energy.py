@@ -1,4 +1,4 @@
-"""Count operations, firing rates and energy of a detector or segmentor, layer by layer.
+"""Count operations, firing rates and energy of a model, layer by layer.
 
 Runs images of the config's validation set (or one image, or noise) and writes energy.json,
 energy.csv and three pictures. docs/energy.md says what is counted and how.

@@ -1,4 +1,7 @@
-"""Generate the shapes data set: circles, squares and triangles, instances and label maps."""
+"""Generate the shapes data set: circles, squares and triangles, instances and label maps.
+
+With --layout folders, images to classify: one shape each, in a folder for each class.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,21 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from mmspike.datasets.shapes import ShapesSettings, write_shapes
+from mmspike.datasets.shapes import ShapesSettings, write_class_folders, write_shapes
 
 
 def main() -> None:
     """Read the arguments and write the data set."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", nargs="?", default="data/shapes", help="folder to write")
+    parser.add_argument(
+        "root", nargs="?", help="folder to write (data/shapes; data/shapes_folders)"
+    )
+    parser.add_argument(
+        "--layout",
+        choices=["dense", "folders"],
+        default="dense",
+        help="instances and label maps, or a folder for each class (dense)",
+    )
     for field in fields(ShapesSettings):
         flag = f"--{field.name.replace('_', '-')}"
         kind = type(field.default)
@@ -22,9 +33,13 @@ def main() -> None:
         "--overwrite", action="store_true", help="replace shapes with other settings"
     )
     args = vars(parser.parse_args())
-    root, overwrite = Path(args.pop("root")), args.pop("overwrite")
+    root, overwrite, layout = (args.pop(name) for name in ("root", "overwrite", "layout"))
+    root = Path(root or {"dense": "data/shapes", "folders": "data/shapes_folders"}[layout])
+    if layout == "folders":
+        args["max_shapes"] = 1
+    write = write_shapes if layout == "dense" else write_class_folders
     try:
-        written = write_shapes(root, ShapesSettings(**args), overwrite, progress=print)
+        written = write(root, ShapesSettings(**args), overwrite, progress=print)
     except (ValueError, FileExistsError) as error:
         sys.exit(f"make_shapes: {error}")
     print(f"{root}: written" if written else f"{root}: already there")

@@ -12,6 +12,7 @@ from mmspike.engine.preflight import coco as coco_format
 from mmspike.engine.preflight.datasets import Leaf, find_leaves
 from mmspike.engine.preflight.evaluators import check_mask_metric, check_metric, coco_metrics
 from mmspike.engine.preflight.files import check_checkpoints
+from mmspike.engine.preflight.folders import check_folders
 from mmspike.engine.preflight.heads import check_classes, check_masks
 from mmspike.engine.preflight.labels import check_labels
 from mmspike.engine.preflight.model import check_model
@@ -72,6 +73,8 @@ def _check_leaf(cfg: Config, part: str, leaf: Leaf, report: Report) -> int | Non
     training = part == "train"
     if leaf.kind == "seg":
         return check_labels(leaf, cfg, training, report) or None
+    if leaf.kind == "cls":
+        return check_folders(leaf, report)
     key, file = f"{leaf.key}.ann_file", leaf.dataset.ann_file
     content = coco_format.read_coco(file, key, report)
     if content is None:

@@ -14,6 +14,7 @@ from mmspike.engine.preflight.report import Report
 
 _COCO = "mmdet.datasets.coco", "CocoDataset"
 _SEG = "mmseg.datasets.basesegdataset", "BaseSegDataset"
+_CLS = "mmpretrain.datasets.custom", "CustomDataset"
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Leaf:
         key: Where it stands in the config, such as ``train_dataloader.dataset``.
         cfg: Its config.
         dataset: The data set, nothing read yet.
-        kind: ``"coco"`` or ``"seg"``.
+        kind: ``"coco"``, ``"seg"`` or ``"cls"``.
         after: What the pipelines of its wrappers do after its own.
     """
 
@@ -38,6 +39,10 @@ class Leaf:
     def classes(self) -> tuple[str, ...] | None:
         """Names of the classes, as far as they are told."""
         classes = self.dataset.metainfo.get("classes")
+        if classes is None and self.kind == "cls":  # its folders, in their order
+            root = Path(self.dataset.img_prefix or ".")
+            folders = root.iterdir() if root.is_dir() and not self.dataset.ann_file else ()
+            classes = sorted(folder.name for folder in folders if folder.is_dir()) or None
         return None if classes is None or isinstance(classes, str) else tuple(classes)
 
     def loader(self, name: str = "LoadAnnotations") -> dict[str, Any] | None:
@@ -101,6 +106,8 @@ def _kind(cfg: dict[str, Any]) -> str | None:
     bases = {(c.__module__, c.__name__): c for c in getattr(cls, "__mro__", ())}
     if _SEG in bases:
         return "seg"
+    if _CLS in bases:
+        return "cls" if cls.load_data_list is bases[_CLS].load_data_list else None
     if _COCO not in bases:
         return None
     base = bases[_COCO]

@@ -60,6 +60,11 @@ def check_checkpoints(cfg: dict[str, Any], mode: str, report: Report) -> None:
             f"docs/transfer.md tells where to get it; --cfg-options {part}=None trains from scratch"
         )
         _check_file(key, file, cure, report)
+    teacher = cfg["model"].get("teacher") or {}
+    for name in ("model", "checkpoint"):
+        file, cure = teacher.get(name), f"give the teacher's {name}"
+        if name == "checkpoint" or str(file).endswith(".py"):
+            _check_file(f"model.teacher.{name}", file, cure, report)
 
 
 def _check_file(key: str, file: Any, cure: str, report: Report) -> None:
@@ -68,6 +73,8 @@ def _check_file(key: str, file: Any, cure: str, report: Report) -> None:
         return
     if not Path(file).is_file():
         report.problem(key, f"there is no file {file}", cure)
+        return
+    if file.endswith(".py"):
         return
     try:
         read_checkpoint(file, hashed=False, mmap=True)

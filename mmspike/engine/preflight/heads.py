@@ -19,6 +19,7 @@ _HEADS = (
     "point_head",
     "decode_head",
     "auxiliary_head",
+    "head",  # of a classifier
 )
 _OTHER_CLASSES = ("STDCHead", "FusedSemanticHead")  # heads whose classes are not the data's
 

@@ -74,7 +74,7 @@ def _mistake(cfg: dict[str, Any]) -> Exception | None:
 def _hosts(cfg: dict[str, Any]) -> set[str]:
     """The hosts that a config names as its scope, or in front of the name of a part."""
     text = f"{cfg.get('default_scope')}. {cfg['model']}"
-    return {host for host in ("mmdet", "mmseg", "mmcv") if f"{host}." in text}
+    return {host for host in ("mmdet", "mmseg", "mmpretrain", "mmcv") if f"{host}." in text}
 
 
 def _check_strides(model: nn.Module, strides: list[int] | None, report: Report) -> None:

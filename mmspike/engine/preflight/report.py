@@ -16,6 +16,8 @@ class Report:
         self.problems: list[str] = []
         self.compared: set[tuple[str, ...]] = set()
         """Classes that the heads were compared with."""
+        self.folders: dict[str, tuple[str, ...]] = {}
+        """Folders of classes, by the key of their data set."""
 
     def problem(self, where: str, what: str, cure: str) -> None:
         """Note what makes a run pointless.
