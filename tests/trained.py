@@ -82,7 +82,12 @@ class Trained:
 
 def read_metric(out: str) -> dict[str, float]:
     """The numbers in the last line of metrics that ``tools/test.py`` printed."""
-    lines = [line for line in out.splitlines() if re.search(r"(bbox_mAP|mIoU): [\d.]", line)]
+    return read_line(out, r"(bbox_mAP|mIoU): [\d.]")
+
+
+def read_line(out: str, pattern: str) -> dict[str, float]:
+    """The numbers, by their names, in the last line that has a pattern."""
+    lines = [line for line in out.splitlines() if re.search(pattern, line)]
     return {k: float(v) for k, v in re.findall(r"([\w/]+): (-?[\d.]+)", lines[-1].split("]")[-1])}
 
 

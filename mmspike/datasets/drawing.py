@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -36,10 +37,36 @@ class ShapesSettings:
     noise: float = 10.0
     max_tilt: float = 5.0
 
+    radii: ClassVar[tuple[float, float]] = (0.13, 0.28)  # of shapes, in sizes of the image
+
     def __post_init__(self) -> None:
         for name, least in {"num_train": 1, "num_val": 1, "size": 32, "max_shapes": 1}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class OneShapeSettings(ShapesSettings):
+    """What a shapes data set to classify depends on: an image has one shape, which is larger.
+
+    Attributes:
+        num_train: Images to train on.
+        num_val: Images to validate on.
+        size: Height and width in pixels.
+        max_shapes: 1.
+    """
+
+    num_train: int = 3000
+    num_val: int = 300
+    size: int = 64
+    max_shapes: int = 1
+
+    radii: ClassVar[tuple[float, float]] = (0.25, 0.4)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_shapes != 1:
+            raise ValueError(f"an image to classify has 1 shape, got max_shapes={self.max_shapes}")
 
 
 def draw_scene(
@@ -61,7 +88,7 @@ def draw_scene(
     wanted = int(rng.integers(1, settings.max_shapes + 1))
     for _ in range(4 * wanted):  # a draw that hides another shape is thrown away
         label = int(rng.integers(len(CLASSES)))
-        alpha = _shape_alpha(rng, label, size, settings.max_tilt)
+        alpha = _shape_alpha(rng, label, settings)
         mask = alpha >= 0.5
         visible = [m & ~mask for _, m, _ in shapes]
         hides = any(
@@ -95,9 +122,10 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     return image
 
 
-def _shape_alpha(rng: np.random.Generator, label: int, size: int, max_tilt: float) -> np.ndarray:
+def _shape_alpha(rng: np.random.Generator, label: int, settings: ShapesSettings) -> np.ndarray:
     """Coverage of each pixel by one random shape, ``[H, W]`` float from 0 to 1."""
-    radius = rng.uniform(0.13, 0.28) * size
+    size, max_tilt = settings.size, settings.max_tilt
+    radius = rng.uniform(*settings.radii) * size
     centre = rng.uniform(0.5 * radius, size - 0.5 * radius, 2)
     tilt = np.radians(rng.uniform(-max_tilt, max_tilt))
     corners = {"circle": 64, "square": 4, "triangle": 3}[CLASSES[label]]

@@ -20,9 +20,22 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from mmspike.datasets.drawing import CLASSES, VERSION, ShapesSettings, draw_scene
+from mmspike.datasets.drawing import (
+    CLASSES,
+    VERSION,
+    OneShapeSettings,
+    ShapesSettings,
+    draw_scene,
+)
 
-__all__ = ["CLASSES", "ShapesSettings", "draw_scene", "write_class_folders", "write_shapes"]
+__all__ = [
+    "CLASSES",
+    "OneShapeSettings",
+    "ShapesSettings",
+    "draw_scene",
+    "write_class_folders",
+    "write_shapes",
+]
 
 _NOTE = "settings.json"  # of a data set to classify
 
@@ -65,14 +78,13 @@ def write_shapes(
 
 def write_class_folders(
     root: str | Path,
-    settings: ShapesSettings,
+    settings: OneShapeSettings,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> bool:
     """Write a data set to classify, or leave it if it is there already.
 
-    It appears as a whole: images in ``{train,val}/<class>/*.png``, with one shape each, so that
-    ``settings.max_shapes`` has to be 1.
+    It appears as a whole: images in ``{train,val}/<class>/*.png``, with one shape each.
 
     Args:
         root: Folder to write.
@@ -85,12 +97,7 @@ def write_class_folders(
 
     Raises:
         FileExistsError: As :func:`write_shapes`.
-        ValueError: If ``settings.max_shapes`` is not 1.
     """
-    if settings.max_shapes != 1:
-        raise ValueError(
-            f"an image to classify has one shape, got max_shapes={settings.max_shapes}"
-        )
     identity = {**_identity(settings), "layout": "folders"}
 
     def write(folder: Path) -> None:

@@ -10,7 +10,12 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from mmspike.datasets.shapes import ShapesSettings, write_class_folders, write_shapes
+from mmspike.datasets.shapes import (
+    OneShapeSettings,
+    ShapesSettings,
+    write_class_folders,
+    write_shapes,
+)
 
 
 def main() -> None:
@@ -27,19 +32,21 @@ def main() -> None:
     )
     for field in fields(ShapesSettings):
         flag = f"--{field.name.replace('_', '-')}"
-        kind = type(field.default)
-        parser.add_argument(flag, type=kind, default=field.default, help=f"{field.default}")
+        kind, one = type(field.default), getattr(OneShapeSettings, field.name)
+        usual = f"{field.default}" + (f"; in folders {one}" if one != field.default else "")
+        parser.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=usual)
     parser.add_argument(
         "--overwrite", action="store_true", help="replace shapes with other settings"
     )
     args = vars(parser.parse_args())
     root, overwrite, layout = (args.pop(name) for name in ("root", "overwrite", "layout"))
     root = Path(root or {"dense": "data/shapes", "folders": "data/shapes_folders"}[layout])
-    if layout == "folders":
-        args["max_shapes"] = 1
-    write = write_shapes if layout == "dense" else write_class_folders
     try:
-        written = write(root, ShapesSettings(**args), overwrite, progress=print)
+        if layout == "dense":
+            written = write_shapes(root, ShapesSettings(**args), overwrite, progress=print)
+        else:
+            settings = OneShapeSettings(**args)
+            written = write_class_folders(root, settings, overwrite, progress=print)
     except (ValueError, FileExistsError) as error:
         sys.exit(f"make_shapes: {error}")
     print(f"{root}: written" if written else f"{root}: already there")

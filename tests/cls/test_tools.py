@@ -1,0 +1,248 @@
+"""The tools on a tiny classifier that predicts: testing, counting, converting, transferring."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmspike.native import library
+from tests.conftest import ROOT
+from tests.tools.helpers import run
+from tests.trained import read_line
+
+BASE = ROOT / "configs/classification/metaspikeformer-4m_t1_1xb32-6e_shapes-64x64.py"
+CLASSES = ("dark", "light", "striped")
+ARCH = ["model.backbone.arch.embed_dims=[16,16,24,32]", "model.backbone.arch.num_heads=2"]
+CONFIG = """
+_base_ = "{base}"
+epochs = 12
+model = dict(
+    neuron_cfg=dict(type="mmspike.IntegerLIF"),
+    backbone=dict(arch=dict(embed_dims=[16, 16, 24, 32], num_heads=2), attn_init_size=(32, 32)),
+    head=dict(in_channels=32),
+)
+data_root = "{root}/"
+loading = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+train_dataloader = dict(batch_size=8, **loading)
+val_dataloader = loading
+test_dataloader = loading
+val_evaluator = dict(topk=(1, 2))
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=epochs)
+optim_wrapper = dict(optimizer=dict(lr=5e-3))
+param_scheduler = [dict(type="CosineAnnealingLR", by_epoch=True, begin=6, end=epochs)]
+default_hooks = dict(logger=dict(interval=3), checkpoint=dict(interval=epochs))
+custom_hooks = [dict(type="mmspike.SpikeStatsHook", interval=3)]
+"""
+
+
+def write_images(root, size=32):
+    """Class folders: dark, light and striped noise."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 16), ("val", 4)):
+        for label in CLASSES:
+            (root / split / label).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 90, (size, size, 3))
+                pixels += 150 if label == "light" else 0
+                pixels[:, ::8] = 255 if label == "striped" else pixels[:, ::8]
+                assert cv2.imwrite(str(root / split / label / f"{i}.png"), pixels.astype(np.uint8))
+    return root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("data") / "folders")
+
+
+@pytest.fixture(scope="module")
+def config(root, tmp_path_factory):
+    file = tmp_path_factory.mktemp("config") / "tiny.py"
+    file.write_text(CONFIG.format(base=BASE, root=root))
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory):
+    """A checkpoint, and what training printed."""
+    work = tmp_path_factory.mktemp("trained") / "work"
+    out = run("train.py", config, "--work-dir", work)
+    return work / "epoch_12.pth", out
+
+
+def accuracies(out):
+    return read_line(out, r"accuracy/top1: [\d.]+")
+
+
+@pytest.fixture(scope="module")
+def tested(trained, config, tmp_path_factory):
+    work = tmp_path_factory.mktemp("test")
+    return accuracies(run("test.py", config, trained[0], "--work-dir", work))
+
+
+def test_training_learns_and_logs_accuracies_and_firing_rates(trained, tested):
+    _, out = trained
+    assert re.search(r"firing_rate: 0\.\d+", out)
+    assert tested["accuracy/top1"] > 60  # of three classes
+    assert tested["accuracy/top2"] >= tested["accuracy/top1"]
+
+
+@pytest.mark.parametrize("form", ["--deploy", "--unroll"])
+def test_folded_and_unrolled_it_scores_the_same(form, trained, tested, config, tmp_path):
+    out_file, shown = tmp_path / "scores.pkl", tmp_path / "shown"
+    args = [form, "--out", out_file, "--show-dir", shown, "--work-dir", tmp_path]
+    out = run("test.py", config, trained[0], *args)
+    expected = {"--deploy": "norms folded", "--unroll": "to 4 binary frames a step"}[form]
+    assert expected in out
+    assert accuracies(out)["accuracy/top1"] == pytest.approx(tested["accuracy/top1"], abs=1e-3)
+    predictions = pickle.loads(out_file.read_bytes())
+    scores = torch.stack([p["pred_score"] for p in predictions])
+    assert scores.shape == (12, 3)
+    labels = torch.tensor([int(p["gt_label"]) for p in predictions])
+    right = 100 * (scores.argmax(1) == labels).float().mean().item()
+    assert right == pytest.approx(tested["accuracy/top1"], abs=1e-3)
+    assert len(list(shown.glob("*.png"))) >= 4  # named after the images
+
+
+def test_a_pickle_file_has_to_be_named(trained, config):
+    out = run("test.py", config, trained[0], "--out", "folder", ok=False)
+    assert "--out: a classifier's predictions go to a .pkl file, got folder" in out
+
+
+def test_energy_of_a_classifier(trained, config, root, tmp_path):
+    args = ["--num-images", 2, "--out", tmp_path]
+    out = run("analysis_tools/get_energy.py", config, trained[0], *args)
+    report = json.loads((tmp_path / "energy.json").read_text())
+    assert report["num_images"] == 2
+    row = next(row for row in report["layers"] if row["name"] == "head.head")
+    assert row["macs"] == 3 * 32
+    assert "head.head" in out
+    args = ["--shape", 40, 48, "--brief", "--out", tmp_path / "noise"]
+    out = run("analysis_tools/get_energy.py", config, *args)
+    assert "RANDOM WEIGHTS" in out
+    image = root / "val/light/0.png"
+    args = ["--data", image, "--brief", "--out", tmp_path / "image"]
+    assert "0.png" in run("analysis_tools/get_energy.py", config, trained[0], *args)
+
+
+@pytest.mark.skipif(not library.is_available(), reason="kernels not compiled")
+@pytest.mark.parametrize("form", ["--train", "--deploy"])
+def test_all_layers_but_the_images_run_fused(form, config):
+    opts = [form, "--shape", 64, 64, "--device", "cpu"]
+    spiking = ["--cfg-options", "model.neuron_cfg.type=mmspike.LIF"]
+    out = run("analysis_tools/explain_fused.py", config, *opts, *spiking)
+    fused, layers = map(int, re.search(r"fused: (\d+) of (\d+) layers", out).groups())
+    assert fused == layers - 1
+
+
+def test_a_trained_classifier_goes_into_a_detector_and_back_to_the_published_names(
+    trained, shapes_root, tmp_path
+):
+    opts = ["train_cfg.max_iters=1", "train_cfg.val_interval=2", *ARCH]
+    opts += ["model.backbone.init_cfg.type=Pretrained"]
+    opts += [f"model.backbone.init_cfg.checkpoint={trained[0]}", f"data_root={shapes_root}"]
+    opts += ["model.neuron_cfg.type=mmspike.IntegerLIF", "model.neck.in_channels=[16,16,24,32]"]
+    opts += ["train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"]
+    config = "configs/mask_rcnn_metaspike_shapes.py"
+    out = run("train.py", config, "--work-dir", tmp_path / "work", "--cfg-options", *opts)
+    assert "loaded 823 of 823 backbone tensors from an mmspike classifier" in out
+
+    convert = "model_converters/metaspikeformer2mmspike.py"
+    out = run(convert, trained[0], tmp_path / "published.pth", "--to-upstream")
+    assert "from an mmspike classifier" in out
+    published = torch.load(tmp_path / "published.pth")["model"]
+    ours = torch.load(trained[0], weights_only=False)["state_dict"]
+    assert torch.equal(published["head.weight"], ours["head.head.weight"])
+    assert torch.equal(published["downsample1_1.encode_conv.weight"], _stem(ours))
+    assert len(published) == 823 + 2
+    image = next((shapes_root / "val").iterdir())
+    check = "analysis_tools/check_transfer.py"
+    lines = [
+        run(check, file, image, "--num-heads", 2, "--size", 64).splitlines()[-3:]
+        for file in (trained[0], tmp_path / "published.pth")
+    ]
+    assert lines[0] == lines[1]
+    assert "%" in lines[0][0]
+
+
+def _stem(state):
+    return state["backbone.stages.0.downsample.layer.weight"]
+
+
+FAULTS = {
+    "no folder": (["data_root=nowhere"], r"there is no folder nowhere/?/?train, which has one for"),
+    "classes of the head": (
+        ["model.head.num_classes=7"],
+        r"model\.head\.num_classes: is 7, but .*",
+    ),
+    "classes of the data": (
+        ["train_dataloader.dataset.metainfo.classes=[a,b]", "model.head.num_classes=2"],
+        r"has folders of 3 classes \(dark, light, striped\), but the data set 2 classes \(a, b\)",
+    ),
+    "teacher": (
+        [
+            "model.head.distillation=True",
+            "model.teacher.type=mmspike.cls.Teacher",
+            "model.teacher.model=resnet18",
+            "model.teacher.checkpoint=absent.pth",
+        ],
+        r"model\.teacher\.checkpoint: there is no file absent\.pth; give the teacher's checkpoint",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_named_before_the_first_step(fault, config, tmp_path):
+    changes, message = FAULTS[fault]
+    out = run("train.py", config, "--work-dir", tmp_path, "--cfg-options", *changes, ok=False)
+    assert re.search(message, out), out[-2000:]
+    assert "Traceback" not in out
+    assert "Epoch(train)" not in out
+
+
+def test_folders_that_differ_between_training_and_validation(config, root, tmp_path):
+    other = tmp_path / "folders"
+    shutil.copytree(root, other)
+    (other / "val/light").rename(other / "val/bright")
+    out = run(
+        "train.py", config, "--work-dir", tmp_path, "--cfg-options", f"data_root={other}", ok=False
+    )
+    assert "its folders are not those of train_dataloader.dataset: bright, light is in" in out
+    for image in (other / "train").glob("*/*.png"):
+        image.rename(image.with_suffix(".gif"))
+    out = run(
+        "train.py", config, "--work-dir", tmp_path, "--cfg-options", f"data_root={other}", ok=False
+    )
+    assert "those there end in .gif" in out
+
+
+def test_a_list_of_files_instead_of_folders(config, tmp_path):
+    listed = tmp_path / "train.txt"
+    listed.write_text("dark/0.png 0\nlight/0.png 5\n")
+    args = ["train.py", config, "--work-dir", tmp_path, "--cfg-options"]
+    args += [f"train_dataloader.dataset.ann_file={listed}"]
+    args += ["train_dataloader.dataset.metainfo.classes=[a,b,c]"]
+    out = run(*args, ok=False)
+    assert "has the label 5, but there are 3 classes from 0" in out
+    listed.write_text("dark/0.png 0\nlight/absent.png 1\n")
+    out = run(*args, ok=False)
+    assert re.search(r"1 of 2 images of .* are missing, the first is .*light/absent\.png", out)
+    listed.write_text("dark/0.png 0\nlight\n")
+    assert "line 2 of " in run(*args, ok=False)
+
+
+def test_a_wrong_teacher_ends_training_with_a_line(trained, config, tmp_path):
+    changes = ["model.head.distillation=True", "model.teacher.type=mmspike.cls.Teacher"]
+    changes += ["model.teacher.model=resnet18", f"model.teacher.checkpoint={trained[0]}"]
+    out = run("train.py", config, "--work-dir", tmp_path, "--cfg-options", *changes, ok=False)
+    last = out.strip().splitlines()[-1]
+    assert re.match(
+        r"model\.teacher \('resnet18'\): checkpoint .* is not of this config's mod", last
+    )
