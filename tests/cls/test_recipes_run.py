@@ -22,7 +22,6 @@ classes = {classes}
 model = dict(
     backbone=dict(arch=dict(_delete_=True, embed_dims=[8, 8, 16, 16], num_heads=2)),
     head=dict(in_channels=16, num_classes=3, topk=(1,)),
-    data_preprocessor=dict(num_classes=3),
     {more}
 )
 data_root = "{root}/"

@@ -7,7 +7,6 @@ model = dict(
     neuron_cfg=dict(type="mmspike.LIF"),  # in backbone and head
     data_preprocessor=dict(
         type="ClsDataPreprocessor",
-        num_classes=1000,
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         to_rgb=True,
