@@ -270,15 +270,17 @@ def test_short_trials_may_end_in_the_warm_up(shapes_root, warned):
     assert "LinearLR warms up until iteration 50, but training ends at 3" in warned[0]
 
 
+@pytest.mark.parametrize("kind", ["LinearLR", "mmspike.WarmupLR"])
 @pytest.mark.parametrize("max_epochs", [20, 60])
-def test_a_warm_up_in_steps_is_compared_with_epochs(max_epochs, shapes_root):
+def test_a_warm_up_in_steps_is_compared_with_epochs(max_epochs, kind, shapes_root):
     cfg = read_config(DETECTOR, shapes_root)
     cfg.train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs)
     cfg.train_dataloader.batch_size = 2  # 4 steps an epoch
-    cfg.param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=100)]
+    cfg.param_scheduler = [dict(type=kind, by_epoch=False, end=100)]
     if max_epochs == 20:
         text = problems_of(cfg)
-        assert "param_scheduler.0.end: LinearLR warms up until iteration 100" in text
+        name = kind.removeprefix("mmspike.")
+        assert f"param_scheduler.0.end: {name} warms up until iteration 100" in text
         assert "training ends at 80 (train_cfg.max_epochs)" in text
     else:
         preflight(cfg, "train")
