@@ -20,7 +20,7 @@ OPERATORS_STAMP := $(VENV)/.installed-operators
 DEMO ?= work_dirs/demo
 DEMO_SEG ?= work_dirs/demo-seg
 
-.PHONY: install install-full demo demo-seg test gpu lint coverage sanitize docs clean
+.PHONY: install install-full demo demo-seg demo-cls test gpu lint coverage sanitize docs clean
 install: $(STAMP)
 	@$(BIN)/python tools/check_install.py
 
@@ -69,6 +69,28 @@ demo-seg: install
 	$(BIN)/python tools/train.py $(CONFIG) --work-dir $(DEMO_SEG)
 	$(BIN)/python tools/analysis_tools/report_run.py $(CONFIG) \
 	    "$$(cat $(DEMO_SEG)/last_checkpoint)" $(DEMO_SEG)
+
+# A teacher with ReLU, a spiking classifier at T = 1, and the same at T = 4 with what the teacher says; then the
+# segmentation demo, as wide as they are, from the weights of T = 1 and from none, for as many steps.
+CLS := configs/classification/metaspikeformer-1m
+SHAPES := shapes-64x64.py
+STEPS := 300
+SEG_OPTIONS = --cfg-options train_cfg.max_iters=$(STEPS) train_cfg.val_interval=50 param_scheduler.1.begin=150 \
+    param_scheduler.1.end=$(STEPS) default_hooks.checkpoint.interval=$(STEPS) model.neck.in_channels=[16,32,64,96] \
+    model.backbone.arch.embed_dims=[16,32,64,96]
+demo-cls: install
+	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes_folders --layout folders --overwrite
+	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes --overwrite
+	$(BIN)/python tools/train.py $(CLS)-relu_t1_1xb32-6e_$(SHAPES) --work-dir $(DEMO_CLS)/teacher
+	$(BIN)/python tools/train.py $(CLS)_t1_1xb32-9e_$(SHAPES) --work-dir $(DEMO_CLS)/t1
+	$(BIN)/python tools/train.py $(CLS)-distilled_t4_1xb32-2e_$(SHAPES) --work-dir $(DEMO_CLS)/t4
+	$(BIN)/python tools/test.py $(CLS)-distilled_t4_1xb32-2e_$(SHAPES) $(DEMO_CLS)/t4/epoch_2.pth --deploy \
+	    --work-dir $(DEMO_CLS)/test
+	$(BIN)/python tools/train.py configs/semantic_fpn_metaspike_shapes.py --work-dir $(DEMO_CLS)/seg-scratch $(SEG_OPTIONS)
+	$(BIN)/python tools/train.py configs/semantic_fpn_metaspike_shapes.py --work-dir $(DEMO_CLS)/seg-pretrained \
+	    $(SEG_OPTIONS) model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=$(DEMO_CLS)/t1/epoch_9.pth
+	$(BIN)/python tools/analysis_tools/compare_curves.py pretrained=$(DEMO_CLS)/seg-pretrained \
+	    "from scratch"=$(DEMO_CLS)/seg-scratch --metric mIoU --out $(DEMO_CLS)/transfer.png
 
 lint: install
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from tests.tools.helpers import run
 from tests.trained import read_line
 
-BASE = ROOT / "configs/classification/metaspikeformer-4m_t1_1xb32-6e_shapes-64x64.py"
+BASE = ROOT / "configs/classification/metaspikeformer-1m_t1_1xb32-9e_shapes-64x64.py"
 CLASSES = ("dark", "light", "striped")
 ARCH = ["model.backbone.arch.embed_dims=[16,16,24,32]", "model.backbone.arch.num_heads=2"]
 CONFIG = """

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from mmspike.datasets.shapes import CLASSES, ShapesSettings, draw_scene, write_shapes
+from mmspike.datasets.shapes import (
+    CLASSES,
+    OneShapeSettings,
+    ShapesSettings,
+    draw_scene,
+    write_class_folders,
+    write_shapes,
+)
 
 
 def test_valid_for_pycocotools(shapes_root):
@@ -92,3 +99,23 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
 def test_bad_settings_are_named():
     with pytest.raises(ValueError, match="size must be at least 32, got 8"):
         ShapesSettings(size=8)
+
+
+def test_images_to_classify_lie_in_the_folders_of_their_classes(tmp_path):
+    settings = OneShapeSettings(num_train=30, num_val=6, size=48, seed=2)
+    assert write_class_folders(tmp_path / "a", settings)
+    assert not write_class_folders(tmp_path / "a", settings)
+    for split, count in (("train", 30), ("val", 6)):
+        files = sorted((tmp_path / "a" / split).glob("*/*.png"))
+        assert len(files) == count
+        assert {folder.name for folder in (tmp_path / "a" / split).iterdir()} == set(CLASSES)
+        for file in files[:8]:
+            rng = np.random.default_rng([2, ("train", "val").index(split), int(file.stem)])
+            image, [(label, mask)] = draw_scene(rng, settings)
+            assert CLASSES[label] == file.parent.name
+            assert np.array_equal(cv2.imread(str(file)), image)
+            assert mask.mean() > 0.04  # larger than among others
+    with pytest.raises(FileExistsError, match="with other settings"):
+        write_shapes(tmp_path / "a", ShapesSettings(num_train=1, num_val=1))
+    with pytest.raises(ValueError, match="has 1 shape, got max_shapes=2"):
+        OneShapeSettings(max_shapes=2)

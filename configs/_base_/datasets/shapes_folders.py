@@ -1,5 +1,5 @@
 # Generated shapes to classify, one on each image of 64 x 64 pixels, in a folder for each class:
-# tools/dataset_converters/make_shapes.py --layout folders --size 64 --num-train 3000
+# tools/dataset_converters/make_shapes.py --layout folders
 data_root = "data/shapes_folders/"
 train_pipeline = [
     dict(type="LoadImageFromFile", _scope_="mmpretrain"),
