@@ -164,7 +164,8 @@ def build_all_but_the_model(cfg, root):
     """Data sets of empty folders, which are not read, their pipelines, metrics and hooks."""
     for split in ("train", "val", "test"):
         settings = cfg[f"{split}_dataloader"].dataset
-        for folder in settings.get("data_prefix", {"img_path": split}).values():
+        prefix = settings.get("data_prefix", split)
+        for folder in [prefix] if isinstance(prefix, str) else prefix.values():
             (root / folder).mkdir(parents=True, exist_ok=True)
         if "ann_file" in settings:
             (root / settings.ann_file).parent.mkdir(parents=True, exist_ok=True)
