@@ -3,9 +3,8 @@
 _base_ = "./metaspikeformer-1m_t1_1xb32-9e_shapes-64x64.py"
 
 epochs = 6
-relu = dict(_delete_=True, type="ReLU")
 
-model = dict(neuron_cfg=relu, backbone=dict(attn_scale=None, attn_init_size=None))
+model = dict(neuron_cfg=dict(type="ReLU"), backbone=dict(attn_scale=None, attn_init_size=None))
 train_cfg = dict(max_epochs=epochs)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),

@@ -3,11 +3,13 @@
 data_root = "data/shapes_folders/"
 train_pipeline = [
     dict(type="LoadImageFromFile", _scope_="mmpretrain"),
+    dict(type="Resize", scale=(64, 64)),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile", _scope_="mmpretrain"),
+    dict(type="Resize", scale=(64, 64)),
     dict(type="PackInputs"),
 ]
 dataset = dict(_scope_="mmpretrain", type="CustomDataset", data_root=data_root)
@@ -17,14 +19,14 @@ train_dataloader = dict(
     persistent_workers=True,
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dict(**dataset, data_prefix="train", pipeline=train_pipeline),
+    dataset=dict(**dataset, data_prefix=dict(img_path="train"), pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=64,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(**dataset, data_prefix="val", pipeline=test_pipeline),
+    dataset=dict(**dataset, data_prefix=dict(img_path="val"), pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(_scope_="mmpretrain", type="Accuracy", topk=1)
