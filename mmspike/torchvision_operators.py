@@ -46,7 +46,7 @@ def watch_imports() -> None:
     """Let the first import of torchvision call :func:`define_missing_operators` before."""
     known = {type(finder).__name__ for finder in sys.meta_path}  # of the startup file's, too
     if "torchvision" not in sys.modules and BeforeTorchvision.__name__ not in known:
-        sys.meta_path.insert(0, BeforeTorchvision())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, BeforeTorchvision())
 
 
 def define_missing_operators() -> bool:

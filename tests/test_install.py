@@ -125,7 +125,9 @@ def test_segmentation_needs_no_operators(without_operators):
 
 
 def test_check_install_tells_what_is_there(without_operators):
-    assert "mmcv's ops on cpu: work" in run("check_install.py")
+    out = run("check_install.py")
+    assert "mmcv's ops on cpu: work" in out
+    assert "classification: works" in out
     tool = {"tool": "check_install.py"}
     out = without_operators(TOOL.format(argv=["check_install.py"], **tool), ok=True)
     assert "mmcv's ops: none, segmentation works" in out

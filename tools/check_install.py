@@ -1,4 +1,4 @@
-"""Say what is installed, whether mmcv's compiled operators work, and ours are there."""
+"""Say what is installed, whether mmcv's operators and classification work, and ours are there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import argparse
 import sys
 from importlib import metadata
 
-from mmspike.installed import FOR_DETECTION, MissingPackageError, has_operators, require_operators
+from mmspike.installed import (
+    FOR_DETECTION,
+    MissingPackageError,
+    has_operators,
+    require_mmpretrain,
+    require_operators,
+)
 
 PACKAGES = (
     "torch",
@@ -101,11 +107,26 @@ def check_operators(required: bool) -> str | None:
     )
 
 
+def check_classification() -> str:
+    """Say whether what classification needs is there, and can be imported."""
+    try:
+        require_mmpretrain()
+    except MissingPackageError as error:
+        return f"none; {error}"
+    try:
+        import mmpretrain  # noqa: F401
+        import torchvision  # noqa: F401
+    except Exception as error:  # whatever a broken build raises is the answer
+        return f"broken: {type(error).__name__}: {error}; try tools/fit_torchvision.py"
+    return "works"
+
+
 def main() -> None:
     """Print the versions and the state of the operators; fail if they are broken."""
     args = parse_args()
     print_versions()
     wrong = check_operators(args.operators)
+    print(f"classification: {check_classification()}")
     from mmspike.native import library
 
     kernels = library.level() if library.is_available() else "not compiled: slower, in plain torch"

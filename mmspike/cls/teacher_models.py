@@ -93,13 +93,13 @@ def _from_mmpretrain(name: str, checkpoint: File | None) -> tuple[nn.Module, Fil
     return _from_config(entry.config), checkpoint or entry.weights
 
 
-def _from_config(given: str | dict[str, Any]) -> nn.Module:
+def _from_config(given: Any) -> nn.Module:
     """The classifier of a whole config or of a model's; what it learnt from itself is left out."""
+    scope, cfg = "mmpretrain", given
     if isinstance(given, str):
         if not Path(given).is_file():
             raise CheckpointError(f"model.teacher.model: there is no config {given}")
         given = Config.fromfile(given)
-    scope, cfg = "mmpretrain", given
     if isinstance(given, Config):
         scope, cfg = given.get("default_scope", scope), given.model
         if given.get("data_preprocessor"):

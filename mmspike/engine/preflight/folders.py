@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +45,18 @@ def check_folders(leaf: Leaf, report: Report) -> int | None:
         return None
     _compare_splits(leaf, tuple(folders), report)
     counts = {f: sum(1 for _ in _images(Path(root, f), dataset.extensions)) for f in folders}
-    empty = [folder for folder, count in counts.items() if not count]
+    empty = [name for name, count in counts.items() if not count]
     if len(empty) == len(folders):
         what = f"no file under {root} ends in {listed(sorted(dataset.extensions), 8)}"
-        found = [s for s in suffixes(root) if s]
-        report.problem(key, f"{what}; those there end in {listed(found) or 'nothing'}", "mend it")
+        there = listed(s for s in suffixes(root) if s) or "nothing"
+        report.problem(key, f"{what}; those there end in {there}", "mend it")
         return None
     if empty:
         report.warn(key, f"no images in {counted(empty, 'folder', 'folders')} of {root}")
     return sum(counts.values())
 
 
-def _images(root: str | Path, extensions: Sequence[str]) -> Iterator[str]:
+def _images(root: str | Path, extensions: tuple[str, ...]) -> Iterator[str]:
     for folder, _, names in os.walk(root):
         yield from (os.path.join(folder, n) for n in names if n.lower().endswith(extensions))
 
