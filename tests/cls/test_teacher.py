@@ -62,12 +62,16 @@ def test_the_student_gives_it_pixels_and_learns_its_label(timm_teacher, to_rgb):
     cfg = classifier_cfg(head=dict(distillation=True), teacher=teacher_cfg(file))
     cfg["data_preprocessor"]["to_rgb"] = to_rgb
     model = MODELS.build(cfg).train()
-    data = batch(size=160)
+    data, seen = batch(size=160), []
+    model.teacher.register_forward_hook(lambda _, args, scores: seen.extend((*args, scores)))
     losses = model(**model.data_preprocessor(data, True), mode="loss")
     red_first = torch.stack(data["inputs"]).float().flip(1)
+    torch.testing.assert_close(seen[0], red_first, atol=1e-3, rtol=0)
     mean, std = (torch.tensor(reference.pretrained_cfg[k]).view(-1, 1, 1) for k in ("mean", "std"))
     with torch.no_grad():
-        label = reference((red_first / 255 - mean) / std).argmax(1)
+        scores = reference((red_first / 255 - mean) / std)
+    torch.testing.assert_close(seen[1], scores, atol=1e-3, rtol=1e-3)
+    label = scores.argmax(1)
     inputs = model.data_preprocessor(data, True)["inputs"]
     _, score = model.head(model.extract_feat(inputs))
     expected = 0.5 * torch.nn.functional.cross_entropy(score, label)
