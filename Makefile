@@ -2,6 +2,7 @@
 #   make demo-seg  install ready wheels if needed, generate data, train a segmentor, evaluate, draw pictures
 #   make demo      the same with a detector; compiles mmcv's operators first, if that was not done
 #                  (both with another model: make demo CONFIG=configs/mask_rcnn_espikeformer_shapes.py)
+#   make demo-cls  train a classifier, fine-tune it by distillation, and start a segmentor from it
 #   make test      install if needed, operators too, lint, run the tests
 #   make gpu       on a machine with a GPU: its tests, and the table in docs/benchmarks.md, in four minutes
 #   make coverage  which lines no test runs
@@ -19,6 +20,7 @@ STAMP := $(VENV)/.installed
 OPERATORS_STAMP := $(VENV)/.installed-operators
 DEMO ?= work_dirs/demo
 DEMO_SEG ?= work_dirs/demo-seg
+DEMO_CLS := work_dirs/demo-cls
 
 .PHONY: install install-full demo demo-seg demo-cls test gpu lint coverage sanitize docs clean
 install: $(STAMP)

@@ -1,1 +1,1 @@
-_base_ = "./classification/espikeformer-19m_t1_8xb256-200e_in1k.py"
+_base_ = "./classification/espikeformer-19m_t1-d4_8xb256-200e_in1k.py"

@@ -71,10 +71,10 @@ SHORT = {
     ),
     "upernet_metaspike_ade20k": "upernet_metaspikeformer-15m_t1_b8-160k_ade20k-512x512",
     **{
-        f"{family}_{size}m_in1k": f"{family}-{size}m_t1_8xb{batch}-200e_in1k"
-        for family, batch, sizes in (
-            ("metaspikeformer", 128, (15, 31, 55)),
-            ("espikeformer", 256, (5, 10, 19)),
+        f"{family}_{size}m_in1k": f"{family}-{size}m_{steps}_8xb{batch}-200e_in1k"
+        for family, steps, batch, sizes in (
+            ("metaspikeformer", "t1", 128, (15, 31, 55)),
+            ("espikeformer", "t1-d4", 256, (5, 10, 19)),
         )
         for size in sizes
     },

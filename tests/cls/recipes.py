@@ -11,7 +11,7 @@ FOLDER = ROOT / "configs/classification"
 FROM_SCRATCH = "metaspikeformer-15m_t1_8xb128-200e_in1k"
 DISTILLED = "metaspikeformer-15m-distilled_t4_8xb24-20e_in1k"
 DISTILLED_LONGER = "metaspikeformer-15m-distilled_t4_8xb24-50e_in1k"
-INTEGERS = "espikeformer-10m_t1_8xb256-200e_in1k"
+INTEGERS = "espikeformer-10m_t1-d4_8xb256-200e_in1k"
 
 
 def recipe(name):
