@@ -58,6 +58,7 @@ def define_missing_operators() -> bool:
     folder = _folder()
     if folder is None:
         return False
+    import contextlib
     import os
 
     import torch
@@ -71,8 +72,9 @@ def define_missing_operators() -> bool:
                     continue
                 return False
         library = torch.library.Library("torchvision", "FRAGMENT")
-        for schema in SCHEMAS:
-            library.define(schema)
+        with contextlib.suppress(RuntimeError):  # the startup file was first
+            for schema in SCHEMAS:
+                library.define(schema)
         _libraries.append(library)
     return True
 

@@ -219,9 +219,9 @@ def init_weights(module: BaseModule, otherwise: Callable[[], None]) -> None:
     if module.is_init or not pretrained:
         otherwise()
         return
-    whole = all(cfg.get("strict", True) for cfg in pretrained)
-    if len(pretrained) < len(cfgs) or not whole:  # what a file lacks starts as without it
-        module.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
+    rest = [cfg for cfg in cfgs if cfg not in pretrained]
+    if rest or not all(cfg.get("strict", True) for cfg in pretrained):  # files may lack some
+        module.init_cfg = rest
         otherwise()
         module.init_cfg = given
     for cfg in pretrained:
@@ -246,8 +246,5 @@ def _init_from(model: nn.Module, init_cfg: Mapping[str, Any]) -> LoadReport:
             "model.backbone.init_cfg=None"
         )
     return load_pretrained(
-        model,
-        file,
-        prefix=options.get("prefix") or "",
-        strict=options.get("strict", True),
+        model, file, prefix=options.get("prefix") or "", strict=options.get("strict", True)
     )
