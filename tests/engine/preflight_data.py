@@ -78,10 +78,20 @@ def write_segmentation(root: Path, name: str) -> None:
             write_maps(*folders, ["a", "b"], (suffix, ".png"), numbers)
 
 
+def write_folders(root: Path, classes: int) -> Path:
+    """A folder with an image for each class, as ImageNet has them."""
+    for split in ("train", "val"):
+        for i in range(classes):
+            folder = root / split / f"n{i:08d}"
+            folder.mkdir(parents=True)
+            (folder / "a.JPEG").touch()
+    return root
+
+
 def read_config(name: str, root: Path | None = None) -> Config:
     """A shipped config, without pretrained weights, on the data under ``root``."""
     cfg = Config.fromfile(ROOT / "configs" / name)
-    cfg.model.backbone.init_cfg = None
+    cfg.model.backbone.init_cfg = cfg.model.init_cfg = None
     for part in ("train", "val", "test") if root else ():
         dataset = cfg[f"{part}_dataloader"].dataset
         evaluator = cfg.get(f"{part}_evaluator", {})

@@ -18,7 +18,12 @@ from mmengine.config import Config
 from mmspike.engine.preflight import preflight
 from mmspike.engine.preflight.report import Report
 from tests.conftest import ROOT
-from tests.engine.preflight_data import read_config, write_coco, write_segmentation
+from tests.engine.preflight_data import (
+    read_config,
+    write_coco,
+    write_folders,
+    write_segmentation,
+)
 
 CONFIGS = sorted(p.name for p in (ROOT / "configs").glob("*.py"))
 DETECTOR = "mask_rcnn_metaspike_shapes.py"
@@ -51,10 +56,21 @@ def problems_of(cfg, mode="train") -> str:
     return str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def imagenet_root(tmp_path_factory):
+    """Folders of a thousand classes."""
+    return write_folders(tmp_path_factory.mktemp("imagenet"), 1000)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_passes_on_data_that_fits(name, tmp_path, shapes_root, skipped, warned):
+def test_every_config_passes_on_data_that_fits(
+    name, tmp_path, shapes_root, imagenet_root, skipped, warned
+):
     root = tmp_path
-    if name.startswith("mask_rcnn") and "coco" in name:
+    if name.endswith("_in1k.py"):
+        pytest.importorskip("mmpretrain", reason="needs mmpretrain: make install brings it")
+        root = imagenet_root
+    elif name.startswith("mask_rcnn") and "coco" in name:
         from mmdet.datasets import CocoDataset
 
         write_coco(root, CocoDataset.METAINFO["classes"])  # 80 images, and few steps
