@@ -3,6 +3,7 @@
 #   make demo      the same with a detector; compiles mmcv's operators first, if that was not done
 #                  (both with another model: make demo CONFIG=configs/mask_rcnn_espikeformer_shapes.py)
 #   make demo-cls  train a classifier, fine-tune it by distillation, and start a segmentor from it
+#   make compare   neurons and time steps on small images, three seeds each: the tables of docs/comparing.md
 #   make test      install if needed, operators too, lint, run the tests
 #   make gpu       on a machine with a GPU: its tests, and the table in docs/benchmarks.md, in four minutes
 #   make coverage  which lines no test runs
@@ -22,7 +23,7 @@ DEMO ?= work_dirs/demo
 DEMO_SEG ?= work_dirs/demo-seg
 DEMO_CLS := work_dirs/demo-cls
 
-.PHONY: install install-full demo demo-seg demo-cls test gpu lint coverage sanitize docs clean
+.PHONY: install install-full demo demo-seg demo-cls compare test gpu lint coverage sanitize docs clean
 install: $(STAMP)
 	@$(BIN)/python tools/check_install.py
 
@@ -93,6 +94,25 @@ demo-cls: install
 	    $(SEG_OPTIONS) model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=$(DEMO_CLS)/t1/epoch_9.pth
 	$(BIN)/python tools/analysis_tools/compare_curves.py pretrained=$(DEMO_CLS)/seg-pretrained \
 	    "from scratch"=$(DEMO_CLS)/seg-scratch --metric mIoU --out $(DEMO_CLS)/transfer.png
+
+# Meta-SpikeFormers of 1M on images of 64 x 64 pixels, of a segmentor and a detector: LIF at T = 1 and T = 4,
+# integers of D = 4, and the ANN twin. Some two hours on two cores.
+PARTS := t1 t4 t1-d4
+SMALL := train_dataloader.batch_size=8 model.backbone.attn_init_size=[64,64] \
+    model.backbone.arch.embed_dims=[32,48,64,96] model.neck.in_channels=[32,48,64,96] data_root=data/shapes64/
+compare: install-full
+	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes64 --size 64
+	$(BIN)/python tools/analysis_tools/compare.py --twin --seeds 3 --work-dir work_dirs/compare-seg \
+	    $(PARTS:%=configs/semantic_fpn/semantic-fpn_metaspikeformer-4m_%_1xb4-1300it_shapes-128x128.py) --cfg-options $(SMALL) \
+	    model.data_preprocessor.size=[64,64] train_cfg.max_iters=1000 train_cfg.val_interval=250 param_scheduler.1.begin=500 \
+	    param_scheduler.1.end=1000 default_hooks.checkpoint.interval=1000
+	$(BIN)/python tools/analysis_tools/compare.py --twin --seeds 3 --work-dir work_dirs/compare-det \
+	    $(PARTS:%=configs/mask_rcnn/mask-rcnn_metaspikeformer-4m_%_1xb4-1k_shapes-128x128.py) --cfg-options $(SMALL) \
+	    train_dataloader.dataset.pipeline.2.scale='(64,64)' val_dataloader.dataset.pipeline.1.scale='(64,64)' \
+	    test_dataloader.dataset.pipeline.1.scale='(64,64)' train_cfg.max_iters=600 train_cfg.val_interval=300 \
+	    param_scheduler.1.begin=300 param_scheduler.1.end=600 default_hooks.checkpoint.interval=600 \
+	    model.train_cfg.rcnn.sampler.num=64 model.train_cfg.rpn_proposal.nms_pre=200 \
+	    model.train_cfg.rpn_proposal.max_per_img=200
 
 lint: install
 	$(BIN)/ruff check .

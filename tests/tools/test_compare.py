@@ -245,6 +245,26 @@ def test_figure_of_many_models_has_no_text_on_another(plots):
 
 
 @pytest.mark.parametrize(
+    ("steps", "expected"),
+    [(("t1", "t1-d4"), ["t1 (SNN)", "t1-d4 (SNN)"]), (("t1",), ["mask-rcnn_spikes-4m (SNN)"])],
+)
+def test_legend_tells_what_differs_and_is_not_cut(plots, steps, expected):
+    costs = dict(energy_mj=0.2, rate_per_frame=20.0, ms_per_image=40.0, levels=None)
+    models = [
+        dict(config=f"mask-rcnn_spikes-4m_{t}_1xb4-1300it_shapes-128x128.py", kind="SNN")
+        | dict(time_steps=1, mIoU=70.0, **costs)
+        for t in steps
+    ]
+    figure = plots["comparison_figure"](models)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == expected
+    figure.canvas.draw()
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
     ("args", "message"),
     [
         (("none.py",), "no file none.py"),

@@ -68,13 +68,26 @@ def comparison_figure(models: Sequence[Model]) -> plt.Figure:
     for ax in axes.flat[len(panels) :]:
         ax.remove()
     handles = [plt.errorbar([], [], [], **_style(series, i)) for i in range(len(series))]
+    names = short_names([Path(config).stem for config, _ in series])
     labels = [
-        f"{Path(config).stem} ({kind}{'' if d in (None, '1') else f', D = {d}'})"
-        for (config, kind), d in zip(series, levels, strict=True)
+        f"{name} ({kind}{'' if d in (None, '1') else f', D = {d}'})"
+        for name, (_, kind), d in zip(names, series, levels, strict=True)
     ]
     title = "bars: standard deviation over seeds; of the energy, over images"
     fig.legend(handles, labels, loc="outside lower center", title=title, title_fontsize=7)
     return fig
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names without the parts between ``_`` that all have; equal ones keep their first two.
+
+    Of names with different numbers of parts, nothing is left out.
+    """
+    parts = [name.split("_") for name in names]
+    if len({len(p) for p in parts}) > 1:
+        return list(names)
+    differ = [i for i, column in enumerate(zip(*parts, strict=True)) if len(set(column)) > 1]
+    return ["_".join(p[i] for i in differ or range(min(2, len(p)))) for p in parts]
 
 
 def _style(series: dict[tuple[str, str], list[Model]], index: int) -> dict[str, Any]:
