@@ -95,7 +95,7 @@ def test_heads_of_one_stage_with_masks_are_left_alone(shapes_root):
     cfg.val_evaluator.metric = ["bbox", "segm"]
     for dataset in (cfg.train_dataloader.dataset, cfg.val_dataloader.dataset):
         dataset.pipeline[
-            dataset.pipeline.index(dict(type="LoadAnnotations", with_bbox=True))
+            dataset.pipeline.index(dict(type="mmdet.LoadAnnotations", with_bbox=True))
         ].update(with_mask=True)
     preflight(cfg, "train")
 
