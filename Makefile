@@ -21,7 +21,7 @@ STAMP := $(VENV)/.installed
 OPERATORS_STAMP := $(VENV)/.installed-operators
 DEMO ?= work_dirs/demo
 DEMO_SEG ?= work_dirs/demo-seg
-DEMO_CLS := work_dirs/demo-cls
+DEMO_CLS ?= work_dirs/demo-cls
 
 .PHONY: install install-full demo demo-seg demo-cls compare test gpu lint coverage sanitize docs clean
 install: $(STAMP)

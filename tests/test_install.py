@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 
 import pytest
+from mmengine.config import Config
 
 from mmspike import installed
 from tests.conftest import ROOT
@@ -139,3 +141,22 @@ def test_no_mmcv_at_all_is_named(monkeypatch):
     monkeypatch.setattr(installed, "find_spec", lambda name: None)
     with pytest.raises(installed.MissingPackageError, match="mmcv, which is not installed: `pip"):
         installed.require_mmcv()
+
+
+def test_the_demo_of_classification_uses_what_it_trains(clone):
+    _, calls = make(clone, "demo-cls")
+    trained, used = set(), []
+    for call in calls:
+        named = re.findall(r"\b(?:tools|configs)/\S+\.py\b", call)
+        assert [name for name in named if not (ROOT / name).is_file()] == []
+        if "tools/train.py" in call:
+            cfg = Config.fromfile(ROOT / named[1])
+            used += [cfg.model[k]["checkpoint"] for k in ("teacher", "init_cfg") if k in cfg.model]
+            used += re.findall(r"work_dirs/\S+\.pth", call)
+            assert set(used) <= trained
+            work_dir = re.search(r"--work-dir (work_dirs/demo-cls/\S+)", call)[1]
+            trained.add(f"{work_dir}/epoch_{cfg.train_cfg.get('max_epochs')}.pth")
+        elif "tools/test.py" in call:
+            assert re.search(r"work_dirs/\S+\.pth", call)[0] in trained
+    assert len(used) == 3  # a teacher, and weights of T = 1 twice
+    assert "pretrained=work_dirs/demo-cls/seg-pretrained" in calls[-1]
