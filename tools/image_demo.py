@@ -1,4 +1,4 @@
-"""Predict on one image and write a picture: boxes and masks, or the class of every pixel."""
+"""Predict on one image and write a picture: boxes and masks, the class of every pixel, or one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from mmspike.engine.configs import use_scope
 from mmspike.engine.inputs import build_model, file_batch
 from mmspike.engine.testing import with_readable_labels
 
-_VISUALIZERS = {True: "mmseg.SegLocalVisualizer", False: "mmdet.DetLocalVisualizer"}
+_VISUALIZERS = {  # by what a model predicts
+    "pred_sem_seg": "mmseg.SegLocalVisualizer",
+    "pred_score": "mmpretrain.UniversalVisualizer",
+    "pred_instances": "mmdet.DetLocalVisualizer",
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -94,11 +98,18 @@ def predict_and_draw(args: argparse.Namespace, out: Path) -> str:
         raise
     except ValueError as error:
         raise SystemExit(f"image_demo: {error}") from error
-    own = _VISUALIZERS["pred_sem_seg" in sample]
+    own = next(name for field, name in _VISUALIZERS.items() if field in sample)
     visualizer = {"name": "image_demo", "type": own, **cfg.get("visualizer", {})}
     visualizer = VISUALIZERS.build(with_readable_labels(visualizer))
     visualizer.dataset_meta = dataset_meta
     image = mmcv.imread(args.image, channel_order="rgb")
+    if "pred_score" in sample:
+        classes = dataset_meta["classes"]
+        size = max(512, min(image.shape[:2]))
+        visualizer.visualize_cls(image, sample, classes, False, resize=size, out_file=str(out))
+        best = sample.pred_score.topk(min(5, len(classes)))
+        found = zip(*map(torch.Tensor.tolist, best), strict=True)
+        return ", ".join(f"{classes[index]} {score:.1%}" for score, index in found)
     options = {"draw_gt": False, "out_file": str(out)}
     if "pred_sem_seg" not in sample:
         options["pred_score_thr"] = args.score_thr

@@ -121,6 +121,13 @@ def test_a_pickle_file_has_to_be_named(trained, config):
     assert "--out: a classifier's predictions go to a .pkl file, got folder" in out
 
 
+def test_classes_of_an_image(trained, config, root, tmp_path):
+    image, picture = root / "val/light/0.png", tmp_path / "picture.png"
+    out = run("image_demo.py", image, config, trained[0], "--out", picture, "--device", "cpu")
+    assert re.search(r"picture\.png: (dark|light|striped) \d+\.\d%, ", out)
+    assert cv2.imread(str(picture)).shape == (512, 512, 3)
+
+
 def test_energy_of_a_classifier(trained, config, root, tmp_path):
     args = ["--num-images", 2, "--out", tmp_path]
     out = run("analysis_tools/get_energy.py", config, trained[0], *args)
