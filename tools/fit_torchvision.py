@@ -6,11 +6,14 @@ mmspike/torchvision_operators.py says why; `make install` runs this.
 
 from __future__ import annotations
 
+import argparse
+
 from mmspike.torchvision_operators import write_startup_file
 
 
 def main() -> None:
     """Write the file, and say so."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     file = write_startup_file()
     if file:
         print(f"torchvision is of another torch; what is Python in it works, by {file}")
