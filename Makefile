@@ -79,8 +79,8 @@ CLS := configs/classification/metaspikeformer-1m
 SHAPES := shapes-64x64.py
 STEPS := 300
 SEG_OPTIONS = --cfg-options train_cfg.max_iters=$(STEPS) train_cfg.val_interval=50 param_scheduler.1.begin=150 \
-    param_scheduler.1.end=$(STEPS) default_hooks.checkpoint.interval=$(STEPS) model.neck.in_channels=[16,32,64,96] \
-    model.backbone.arch.embed_dims=[16,32,64,96]
+    param_scheduler.1.end=$(STEPS) default_hooks.checkpoint.interval=$(STEPS) default_hooks.logger.interval=10 \
+    model.neck.in_channels=[16,32,64,96] model.backbone.arch.embed_dims=[16,32,64,96]
 demo-cls: install
 	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes_folders --layout folders --overwrite
 	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes --overwrite

@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_curve(work_dir: Path, metric: str) -> dict[int, float]:
-    """The values of a metric by the step of training that they were measured after.
+    """The values of a metric by the last step of training that was logged before.
 
     Raises:
         SystemExit: If the logs have none.
