@@ -74,16 +74,18 @@ demo-seg: install
 	    "$$(cat $(DEMO_SEG)/last_checkpoint)" $(DEMO_SEG)
 
 # A teacher with ReLU, a spiking classifier at T = 1, and the same at T = 4 with what the teacher says; then the
-# segmentation demo, as wide as they are, from the weights of T = 1 and from none, for as many steps.
+# segmentor as wide as they are on images of that size, from the weights of T = 1 and from none, for as many steps.
 CLS := configs/classification/metaspikeformer-1m
 SHAPES := shapes-64x64.py
-STEPS := 300
-SEG_OPTIONS = --cfg-options train_cfg.max_iters=$(STEPS) train_cfg.val_interval=50 param_scheduler.1.begin=150 \
+STEPS := 400
+SEG_OPTIONS = --cfg-options train_cfg.max_iters=$(STEPS) train_cfg.val_interval=50 param_scheduler.1.begin=200 \
     param_scheduler.1.end=$(STEPS) default_hooks.checkpoint.interval=$(STEPS) default_hooks.logger.interval=10 \
-    model.neck.in_channels=[16,32,64,96] model.backbone.arch.embed_dims=[16,32,64,96]
+    data_root=data/shapes64/ train_dataloader.batch_size=8 model.data_preprocessor.size=[64,64] \
+    model.backbone.attn_init_size=[64,64] model.neck.in_channels=[16,32,64,96] \
+    model.backbone.arch.embed_dims=[16,32,64,96]
 demo-cls: install
 	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes_folders --layout folders --overwrite
-	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes --overwrite
+	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes64 --size 64 --overwrite
 	$(BIN)/python tools/train.py $(CLS)-relu_t1_1xb32-6e_$(SHAPES) --work-dir $(DEMO_CLS)/teacher
 	$(BIN)/python tools/train.py $(CLS)_t1_1xb32-9e_$(SHAPES) --work-dir $(DEMO_CLS)/t1
 	$(BIN)/python tools/train.py $(CLS)-distilled_t4_1xb32-2e_$(SHAPES) --work-dir $(DEMO_CLS)/t4
