@@ -77,6 +77,11 @@ class NeuronRow:
         return [rate / self.levels for rate in self.rates]
 
 
+def rates_per_frame(neurons: Sequence[NeuronRow]) -> dict[str, float]:
+    """Firing rate of each layer, by its name: per step, or per binary frame of integers."""
+    return {row.name: sum(row.frame_rates) / row.time_steps for row in neurons}
+
+
 class FiringRateMonitor:
     """Context manager that counts the spikes of every neuron of a model.
 

@@ -35,7 +35,7 @@ _WORDS = {
     "scale_heads": "scale",
     "conv_seg": "classes",
 }
-_BLOCK = re.compile(r"blocks\.(\d+)\.(mixer|mlp)(?:\.(.*))?")
+_BLOCK = re.compile(r"blocks\.(\d+)\.(conv|mixer|mlp)(?:\.(.*))?")
 
 
 class Named(Protocol):
@@ -81,7 +81,7 @@ def place_of(name: str) -> tuple[str, str]:
     block = _BLOCK.match(stage[2])
     if block is None:
         return group, _readable(stage[2]).replace("downsample", "downsampling")
-    convolutional = re.match(r"[01](\.|$)", block[3] or "")
+    convolutional = block[2] == "conv" or re.match(r"\d+(\.|$)", block[3] or "")
     mixer = "separable convolution" if convolutional else "attention"
     return group, f"block {int(block[1]) + 1}, {'MLP' if block[2] == 'mlp' else mixer}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import wrap
 
@@ -12,6 +12,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from mmspike.energy.firing_rate import NeuronRow
 from mmspike.energy.names import by_place, readable_part
 from mmspike.energy.report import EnergyReport, LayerRow
 
@@ -66,7 +67,7 @@ def draw_report(report: EnergyReport, folder: str | Path) -> list[Path]:
     with mpl.rc_context(STYLE):
         figures = {"energy_by_layer": energy_by_layer(report), "energy_by_part": _by_part(report)}
         if report.neurons:
-            figures["firing_rates"] = firing_rates({r.name: r.rates for r in report.neurons})
+            figures["firing_rates"] = firing_rates(report.neurons)
         files = []
         for name, fig in figures.items():
             fig.suptitle(title, fontsize=8)
@@ -95,25 +96,28 @@ def energy_by_layer(report: EnergyReport) -> plt.Figure:
     return fig
 
 
-def firing_rates(rates: Mapping[str, Sequence[float]]) -> plt.Figure:
-    """A dot per layer of neurons, or block of such layers, and time step.
+def firing_rates(neurons: Sequence[NeuronRow]) -> plt.Figure:
+    """A dot per layer of neurons, or block of such layers, and time step, at most 100 %.
+
+    Integers count by binary frame, of which they are D in a step.
 
     Args:
-        rates: Spikes per neuron, one per step, by the name of the layer of neurons.
+        neurons: The layers of neurons.
     """
-    rows = [_Named(name, values) for name, values in rates.items()]
-    places = by_place(rows)
+    places = by_place(neurons)
     fig, ax = _rows_by_group(list(places))
-    steps = max(map(len, rates.values()))
+    steps = max(row.time_steps for row in neurons)
+    levels = {row.levels for row in neurons}
+    what = "firing rate" if levels == {1} else f"firing rate per binary frame, D = {spell(levels)}"
     colors = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, steps))
     for t, color in enumerate(colors):
         for y, rows in enumerate(places.values()):
-            found = [100 * row.rates[t] for row in rows if len(row.rates) > t]
+            found = [100 * row.frame_rates[t] for row in rows if row.time_steps > t]
             if found:
                 mean = sum(found) / len(found)
                 ax.scatter(mean, y, color=color, s=14, clip_on=False, zorder=2 + t)
         ax.scatter([], [], color=color, s=14, label=f"step {t + 1}")
-    ax.set(xlim=(0, None), xlabel="firing rate, % (mean over the layers of neurons of a row)")
+    ax.set(xlim=(0, None), xlabel=f"{what}, % (mean over the layers of neurons of a row)")
     if steps > 1:
         fig.legend(loc="outside lower center", ncols=min(steps, 6), fontsize=8)
     return fig
@@ -149,10 +153,9 @@ def _by_part(report: EnergyReport) -> plt.Figure:
     return fig
 
 
-class _Named:
-    def __init__(self, name: str, rates: Sequence[float]) -> None:
-        self.name = name
-        self.rates = rates
+def spell(levels: Iterable[int]) -> str:
+    """Numbers of levels D in a text."""
+    return " and ".join(map(str, sorted(levels)))
 
 
 def _main_reading(report: EnergyReport, rows: Iterable[LayerRow]) -> str:

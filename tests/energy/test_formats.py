@@ -88,6 +88,8 @@ def test_dataframe_without_pandas_names_it(report, monkeypatch):
         ),
         ("backbone.stages.3.blocks.2.mixer #2", ("Stage 3", "block 3, attention")),
         ("module.backbone.stages.4.blocks.1.mlp.0.layer", ("Stage 4", "block 2, MLP")),
+        ("backbone.stages.0.blocks.0.mixer.2.neuron", ("Stem", "block 1, separable convolution")),
+        ("backbone.stages.3.blocks.1.conv.2", ("Stage 3", "block 2, separable convolution")),
         ("neck.lateral_convs.0.layer", ("Neck", "lateral 1")),
         ("rpn_head.rpn_cls", ("RPN head", "objectness")),
         ("roi_head.mask_head.convs.1.layer", ("Mask head", "convolution 2")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.tools.helpers import run
@@ -28,6 +30,20 @@ def test_binary_frames_score_the_same(kind, request, tmp_path):
     for name in METRICS[kind]:
         assert trained.metric[name] > 0.1
         assert metric[name] == pytest.approx(trained.metric[name], abs=ROUNDING[kind]), name
+
+
+def test_report_tells_rates_per_frame(trained_integer_segmentor):
+    """At most 100 %, whatever D: mean integers are more."""
+    trained = trained_integer_segmentor
+    work_dir = trained.checkpoint.parent
+    args = (trained.config, trained.checkpoint, work_dir, "--num-images", 2)
+    out = run("analysis_tools/report_run.py", *args, "--cfg-options", *trained.options)
+    (line,) = (x for x in out.splitlines() if x.startswith("firing rate: "))
+    assert line.endswith("layers of neurons, per binary frame (D = 4)")
+    rates = json.loads((work_dir / "firing_rates.json").read_text())
+    assert 0.05 < sum(rates.values()) / len(rates) < 0.6
+    assert max(rates.values()) <= 1
+    assert f"firing rate: {sum(rates.values()) / len(rates):.1%} on" in line
 
 
 def test_spikes_of_one_level_have_nothing_to_unroll(trained_segmentor, tmp_path):

@@ -24,8 +24,8 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from mmspike.checkpoints import load_whole
-from mmspike.energy import measure_firing_rates
-from mmspike.energy.plots import STYLE, firing_rates, save_figure
+from mmspike.energy.firing_rate import FiringRateMonitor, NeuronRow, rates_per_frame
+from mmspike.energy.plots import STYLE, firing_rates, save_figure, spell
 from mmspike.engine.command_line import checkpoints_from_outside, read_config_file
 from mmspike.engine.configs import use_scope
 
@@ -180,19 +180,21 @@ def draw_labels(ax: Axes, image: np.ndarray, labels: np.ndarray, colours: Sequen
     ax.imshow(np.dstack([tint, np.where(labels == 255, 0.0, 0.7)]))
 
 
-def draw_firing_rates(rates: dict[str, float], out: Path) -> None:
-    """Draw a dot per layer of neurons, or block of them, and write the numbers beside it."""
-    save_figure(firing_rates({name: [rate] for name, rate in rates.items()}), out)
-    out.with_suffix(".json").write_text(json.dumps(rates, indent=1))
+def draw_firing_rates(neurons: Sequence[NeuronRow], out: Path) -> None:
+    """Draw a dot per layer of neurons, or block of them, and step; write the numbers beside it."""
+    save_figure(firing_rates(neurons), out)
+    out.with_suffix(".json").write_text(json.dumps(rates_per_frame(neurons), indent=1))
 
 
-def tell_firing_rates(rates: dict[str, float]) -> None:
+def tell_firing_rates(neurons: Sequence[NeuronRow]) -> None:
     """Print the mean, and the layers that are silent."""
-    if not rates:
+    if not neurons:
         print("firing rate: none, the model has no neurons that spike")
         return
+    rates, levels = rates_per_frame(neurons), {row.levels for row in neurons}
     mean = sum(rates.values()) / len(rates)
-    print(f"firing rate: {mean:.1%} on average over {len(rates)} layers of neurons")
+    integers = "" if levels == {1} else f", per binary frame (D = {spell(levels)})"
+    print(f"firing rate: {mean:.1%} on average over {len(rates)} layers of neurons{integers}")
     silent = [name for name, rate in rates.items() if rate < SILENT]
     print(f"silent layers (below {SILENT:.1%}): {', '.join(silent) or 'none'}")
 
@@ -224,18 +226,20 @@ def main() -> None:
         for data in islice(loader, -(-args.num_images // loader.batch_size)):
             samples.extend(model.test_step(data))
 
-    rates = measure_firing_rates(model, run)
+    with FiringRateMonitor(model) as monitor:
+        run()
+    neurons = [row for row in monitor.rows if row.outputs]
     samples, metainfo = samples[: args.num_images], loader.dataset.metainfo
     draw_predictions(samples, metainfo, args.score_thr, work_dir / "predictions.png")
-    if rates:
-        draw_firing_rates(rates, work_dir / "firing_rates.png")
+    if neurons:
+        draw_firing_rates(neurons, work_dir / "firing_rates.png")
 
     losses = [r["loss"] for r in records if "loss" in r]
     print(f"loss: {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")
     for key, value in next((r for r in records[::-1] if METRICS.keys() & r.keys()), {}).items():
         if key in METRICS:
             print(f"{METRICS[key][0]}: {value * METRICS[key][1]:.3f}")
-    tell_firing_rates(rates)
+    tell_firing_rates(neurons)
     for name in ("predictions.*", "curves.*", "firing_rates.*"):
         for file in sorted(work_dir.glob(name)):
             print(file)
