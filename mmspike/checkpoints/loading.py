@@ -68,8 +68,8 @@ def load_pretrained(
         for name, tensor in model.state_dict().items()
         if name.startswith((part, "head.", "head_kd.") if part else "")
     }
+    backbone = getattr(model, "backbone", model)
     if f"{part}stages.0.downsample.layer.weight" not in targets:
-        backbone = getattr(model, "backbone", model)
         raise TypeError(
             f"load_pretrained: {type(backbone).__name__} is not a MetaSpikeFormer or ESpikeFormer"
         )
@@ -90,7 +90,7 @@ def load_pretrained(
     tensors = {name: offered[name] for name in report.loaded}
     _check_numbers(report.file, tensors, targets)
     model.load_state_dict(tensors, strict=False)
-    warn_of_other_neurons(getattr(model, "backbone", model), checkpoint, "backbone")
+    warn_of_other_neurons(backbone, checkpoint.content, checkpoint.path, "backbone")
     report = replace(report, sha256=checkpoint.sha256)  # the file was hashed meanwhile
     print_log(str(report), "current", level=20 if report.fits else 30)
     return report
@@ -195,7 +195,7 @@ def load_whole(
     tensors = {name: offered[name] for name in targets}
     _check_numbers(str(checkpoint.path), tensors, targets)
     model.load_state_dict(tensors)
-    warn_of_other_neurons(model, checkpoint)
+    warn_of_other_neurons(model, checkpoint.content, checkpoint.path)
 
 
 def init_weights(module: BaseModule, otherwise: Callable[[], None]) -> None:

@@ -9,31 +9,36 @@ from __future__ import annotations
 import ast
 import inspect
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.logging import print_log
 from torch import nn
 
-from mmspike.checkpoints.reading import CheckpointFile
 from mmspike.neurons import LIF, IntegerLIF, name_of
 from mmspike.neurons.build import AtRest
 
 _OF_TRAINING = {"type", "surrogate", "surrogate_function", "detach_reset", "backend", "step_mode"}
 """Settings of neurons that change nothing in inference."""
+CONFIG_TEXT = "mmspike_config_text"
+"""Key under which the text of a config goes on, of files that are given to mmengine."""
 _UNKNOWN = object()
 """The value of what is no plain value."""
 
 
-def warn_of_other_neurons(model: nn.Module, checkpoint: CheckpointFile, only: str = "") -> None:
+def warn_of_other_neurons(
+    model: nn.Module, content: Any, file: str | os.PathLike[str], only: str = ""
+) -> None:
     """Warn, in a line, if weights were trained with other neurons, or another T, than a model has.
 
     Args:
         model: A whole model, or a part of one.
-        checkpoint: What was read; files without a config, such as the published ones, tell nothing.
+        content: What was read; files without a config, such as the published ones, tell nothing.
+        file: Where it was read.
         only: Name of the part that ``model`` is; empty if it is whole.
     """
-    trained = _model_config(checkpoint.content)
+    trained = _model_config(content)
     parts = {only: trained.get(only)} if only else dict(_parts(trained))
     found: dict[str, list[str]] = {}
     for name, part in parts.items():
@@ -44,7 +49,7 @@ def warn_of_other_neurons(model: nn.Module, checkpoint: CheckpointFile, only: st
     if found:
         words = "; ".join(f"{', '.join(names)}: {words}" for words, names in found.items())
         print_log(
-            f"{checkpoint.path} was trained with other neurons or time steps, which are not in "
+            f"{file} was trained with other neurons or time steps, which are not in "
             f"its weights: {words}",
             "current",
             level=logging.WARNING,
@@ -56,6 +61,8 @@ def _differences(module: nn.Module, part: Mapping, common: Any) -> Iterator[str]
     neuron = next(_neurons(module), None)
     default = {"type": "IntegerLIF" if "ESpikeFormer" in str(part.get("type")) else "LIF"}
     cfg = part.get("neuron_cfg") or common or default
+    if str(part.get("type")).endswith("SpikeClsHead") and "Integer" in str(cfg):
+        cfg = {**cfg, "normalize": False}  # which it sets itself
     if neuron is not None and isinstance(cfg, Mapping):
         was, is_ = _described(neuron, cfg)
         if was != is_:
@@ -135,7 +142,7 @@ def _model_config(content: Any) -> Mapping[str, Any]:
     Of mmengine's ``meta["cfg"]``, Python whose values are literals and calls of ``dict``.
     """
     meta = content.get("meta") if isinstance(content, Mapping) else None
-    text = meta.get("cfg") if isinstance(meta, Mapping) else None
+    text = meta.get("cfg") or meta.get(CONFIG_TEXT) if isinstance(meta, Mapping) else None
     try:
         body = ast.parse(text).body if isinstance(text, str) else []
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -94,9 +94,9 @@ class Teacher(nn.Module):
             model.to(pixels.device)
         mean, std, red_first = _input_of(model)
         images = pixels if red_first else pixels.flip(1)
-        _, _, own_mean, own_std, _ = self._given
         mean, std = (
-            pixels.new_tensor(x).view(-1, 1, 1) for x in (own_mean or mean, own_std or std)
+            pixels.new_tensor((own if red_first else own[::-1]) if own else told).view(-1, 1, 1)
+            for own, told in zip(self._given[2:4], (mean, std), strict=True)
         )
         images = (images - mean) / std
         return model(images, mode="tensor") if _is_of_mmpretrain(model) else model(images)

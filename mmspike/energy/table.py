@@ -38,6 +38,8 @@ def format_report(report: EnergyReport, layers: bool = True) -> str:
     lines += ["", *_table(_SUM_HEADINGS, [_sum_cells(name, s) for name, s in sums.items()])]
     lines += ["", f"mean firing rate of {len(report.neurons)} layers of neurons: "]
     lines[-1] += f"{100 * report.firing_rate:.2f} %"
+    if any(row.levels > 1 for row in report.neurons):
+        lines[-1] += ", the mean integer of a step: up to 100 % for each of its D spikes"
     return "\n".join(lines)
 
 

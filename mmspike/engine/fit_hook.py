@@ -19,6 +19,7 @@ from mmspike.checkpoints.fit import (
 )
 from mmspike.checkpoints.reading import CheckpointError
 from mmspike.checkpoints.sources import shorten
+from mmspike.checkpoints.trained_with import warn_of_other_neurons
 from mmspike.registry import HOOKS
 
 
@@ -44,6 +45,8 @@ class FitHook(Hook):
         """
         given = runner._resume if isinstance(runner._resume, str) else runner._load_from
         file = given or find_latest_checkpoint(runner.work_dir)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        warn_of_other_neurons(model, checkpoint, file)
         if not runner._resume:
             _say_what_fits(runner, checkpoint, file)
             return

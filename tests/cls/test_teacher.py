@@ -14,7 +14,7 @@ from mmpretrain.apis.model import ModelHub
 
 from mmspike.checkpoints import CheckpointError
 from mmspike.cls import Teacher
-from tests.cls.helpers import batch, build, classifier_cfg
+from tests.cls.helpers import IMAGENET, batch, build, classifier_cfg
 
 NAME = "test_vit.r160_in1k"  # 0.4 M parameters
 
@@ -121,6 +121,20 @@ def test_a_checkpoint_of_ours_teaches(tmp_path):
         learner = MODELS.build(cfg)
         learner.init_weights()
         torch.testing.assert_close(learner.teacher(pixels), expected)
+
+
+@pytest.mark.parametrize("to_rgb", [True, False])
+def test_mean_and_deviation_are_given_red_first(to_rgb, tmp_path):
+    relu = dict(type="ReLU")
+    cfg = classifier_cfg(neuron_cfg=relu, head=dict(neuron_cfg=relu))
+    cfg["data_preprocessor"]["to_rgb"] = to_rgb
+    red_first = {k: v[:: 1 if to_rgb else -1] for k, v in IMAGENET.items() if k in ("mean", "std")}
+    torch.save({"state_dict": MODELS.build(cfg).state_dict()}, tmp_path / "twin.pth")
+    options = dict(type="mmspike.cls.Teacher", model=cfg, checkpoint=tmp_path / "twin.pth")
+    pixels = torch.randint(0, 256, (2, 3, 32, 32)).float()
+    told, given = (MODELS.build({**options, **own})(pixels) for own in ({}, red_first))
+    assert told.std() > 0
+    torch.testing.assert_close(given, told)
 
 
 def test_mmpretrains_models_by_name(monkeypatch, tmp_path):

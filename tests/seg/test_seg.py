@@ -12,7 +12,7 @@ from mmengine.config import ConfigDict
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmspike.energy import measure_firing_rates
+from mmspike.energy.firing_rate import FiringRateMonitor, rates_per_frame
 from mmspike.neurons import LIF
 from mmspike.seg import PerClassIoUMetric, SpikeFPNHead
 from mmspike.seg.segmentors import levels_read
@@ -173,8 +173,9 @@ def test_parameter_counts(name, millions):
 def test_alive_at_the_start(name):
     model = build(read_config(name)).train()
     batch = make_batch(model)
-    rates = measure_firing_rates(model, lambda: model(inputs=batch["inputs"]))
-    rates = {n: r for n, r in rates.items() if not n.startswith("backbone")}
+    with FiringRateMonitor(model) as monitor:
+        model(inputs=batch["inputs"])
+    rates = rates_per_frame([r for r in monitor.rows if not r.name.startswith("backbone")])
     assert bool(rates) is name.startswith("semantic")
     assert all(0.02 <= r <= 0.5 for r in rates.values()), rates
 

@@ -281,7 +281,8 @@ def test_the_demo_runs_in_a_folder_with_a_space(target, tmp_path):
     shutil.copy(ROOT / "Makefile", folder)
     sources = ["setup.py", "mmspike/native/native.cpp", "requirements/stack.txt"]
     stamps = [".venv/.installed", ".venv/.installed-operators"]
-    for name in [*sources, "requirements/constraints.txt", *stamps]:
+    sources += ["requirements/classification.txt", "requirements/constraints.txt"]
+    for name in [*sources, *stamps]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     checkpoint = folder / f"work_dirs/{target}/iter_9.pth"

@@ -74,6 +74,19 @@ def test_evaluation_names_both_neurons(case, checkpoints, trained_segmentor, tmp
         assert f"{checkpoints[file]} {WARNING}{message}" in lines[0]
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_trainings_that_go_on_name_both(resume, checkpoints, trained_segmentor, tmp_path):
+    file = checkpoints["spikes"]
+    args = [trained_segmentor.config, "--work-dir", tmp_path, "--no-preflight"]
+    args += ["--resume", file] if resume else []
+    options = [*trained_segmentor.options, "model.backbone.time_steps=2"]
+    options += ["train_cfg.max_iters=1", "train_dataloader.batch_size=8"]
+    options += [] if resume else [f"load_from={file}"]
+    out = run("train.py", *args, "--cfg-options", *options)
+    (line,) = (line for line in out.splitlines() if WARNING in line)
+    assert line.endswith(f"{file} {WARNING}backbone: T = 1 then, T = 2 now")
+
+
 @pytest.mark.parametrize(("steps", "warned"), [(1, []), (2, ["backbone: T = 1 then, T = 2 now"])])
 def test_pretrained_weights_of_a_whole_model_name_theirs(steps, warned, checkpoints):
     arch = Config.fromfile(ROOT / "configs/semantic_fpn_metaspike_shapes.py").model.backbone.arch

@@ -98,6 +98,8 @@ def variants_of(args: argparse.Namespace) -> Iterator[Run]:
         given = Path(args.checkpoints[i]) if args.checkpoints else None
         if "test_dataloader" not in cfg or "test_evaluator" not in cfg:
             raise SystemExit(f"compare: {path} has no test_dataloader and test_evaluator")
+        if cfg.get("default_scope") == "mmpretrain":
+            raise SystemExit(f"compare: {path} is a classifier; compares detectors and segmentors")
         try:
             for steps in args.time_steps or [None]:
                 other = cfg if steps is None else with_time_steps(cfg, steps)

@@ -90,4 +90,5 @@ def _epoch_length(loader: dict[str, Any], images: int | None) -> int | None:
     batch = loader.get("batch_size")
     if images is None or not isinstance(batch, int):
         return None
-    return math.ceil(images / (batch * int(os.environ.get("WORLD_SIZE", 1))))
+    batches = images / (batch * int(os.environ.get("WORLD_SIZE", 1)))
+    return math.floor(batches) if loader.get("drop_last") else math.ceil(batches)
