@@ -13,7 +13,7 @@ from mmspike.backbones.e_spikeformer import NEURON, ESpikeFormer
 from mmspike.backbones.meta_spikeformer import MetaSpikeFormer
 from mmspike.backbones.spikeformer import SpikeFormer
 from mmspike.checkpoints.loading import init_weights
-from mmspike.layers.classify import build_classifier_neuron, classify
+from mmspike.layers.classify import build_classifier_neuron, classify, join_scores
 from mmspike.layers.init_log import InitLog
 from mmspike.neurons.arguments import check_flag
 from mmspike.registry import MODELS
@@ -71,10 +71,7 @@ class MetaSpikeFormerClassifier(InitLog):
         """
         (x,) = self.backbone(img)
         heads = [head for head in (self.head, self.head_kd) if head is not None]
-        logits = classify(x, self.neuron, heads)
-        if len(logits) > 1 and self.training:
-            return tuple(logits)
-        return sum(logits[1:], logits[0]) / len(logits)
+        return join_scores(classify(x, self.neuron, heads), self.training)
 
 
 @MODELS.register_module()

@@ -9,7 +9,7 @@ from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mmspike.layers.classify import build_classifier_neuron, classify
+from mmspike.layers.classify import build_classifier_neuron, classify, join_scores
 from mmspike.layers.time import mean_over_time
 from mmspike.registry import CLS_MODELS
 
@@ -95,10 +95,7 @@ class SpikeClsHead(ClsHead):
         Raises:
             ValueError: If the last map has no time axis.
         """
-        scores = self._scores(feats)
-        if self.training and self.distillation:
-            return tuple(scores)
-        return sum(scores[1:], scores[0]) / len(scores)
+        return join_scores(self._scores(feats), self.training)
 
     def _scores(self, feats: Sequence[Tensor]) -> list[Tensor]:
         layers = [self.head, *([self.head_kd] if self.distillation else [])]

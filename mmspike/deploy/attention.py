@@ -35,7 +35,7 @@ class DeployedSelfAttention(Deployable):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""
-        y_seq = None if self.scale is None else fused.attend(self, x_seq)
+        y_seq = fused.attend(self, x_seq)
         if y_seq is not None:
             return y_seq
         s = self.neuron(x_seq)  # spikes

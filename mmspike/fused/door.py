@@ -59,9 +59,10 @@ def attend(attention: SpikingAttention, x_seq: Tensor) -> Tensor | None:
         x_seq: Membrane potentials, ``[T, B, C, H, W]``.
 
     Returns:
-        Membrane potentials, ``[T, B, C, H, W]``; ``None`` if it has to run plainly.
+        Membrane potentials, ``[T, B, C, H, W]``; ``None`` if it has to run plainly, as one that
+        averages does.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or attention.scale is None:
         return None
     projections = (Link(attention.neuron, *p[:2]) for p in attention.projections())
     engine = _engine_for((*projections, attention.output()), x_seq)

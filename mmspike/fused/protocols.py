@@ -103,7 +103,7 @@ class SpikingAttention(Protocol):
     Attributes:
         neuron: Reads the input; all projections read its spikes.
         num_heads: Heads that the channels are split into.
-        scale: Factor of ``q (k^T v)``.
+        scale: Factor of ``q (k^T v)``; ``None`` for an average, which runs plainly.
     """
 
     neuron: nn.Module

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +21,21 @@ def build_classifier_neuron(cfg: dict[str, Any] | None = None) -> nn.Module:
     if isinstance(neuron, IntegerLIF):
         neuron.normalize = False
     return neuron
+
+
+def join_scores(scores: Sequence[Tensor], training: bool) -> Tensor | tuple[Tensor, ...]:
+    """What a classifier gives of the logits of its layers.
+
+    Args:
+        scores: Logits ``[B, num_classes]`` of each layer.
+        training: Whether each is to learn for itself.
+
+    Returns:
+        Several layers in training: all of them; else their average.
+    """
+    if training and len(scores) > 1:
+        return tuple(scores)
+    return sum(scores[1:], scores[0]) / len(scores)
 
 
 def classify(x_seq: Tensor, neuron: nn.Module, layers: Iterable[nn.Module]) -> list[Tensor]:

@@ -25,7 +25,7 @@ from torch import nn
 import mmspike.registry  # noqa: F401  makes "mmseg::" known in configs
 from mmspike.checkpoints import load_whole
 from mmspike.energy import EnergyCounter, EnergyReport
-from mmspike.energy.firing_rate import NeuronRow
+from mmspike.energy.firing_rate import rates_per_frame
 from mmspike.engine.command_line import checkpoints_from_outside
 from mmspike.engine.configs import as_list, type_name
 from mmspike.engine.weights import keep_runner_from_loading
@@ -123,6 +123,7 @@ def measure_model(
             runner.register_hook(energies)
             metrics = runner.test()
         energy = counter.report(len(dataset))
+    rates = rates_per_frame(energy.neurons)
     return {
         "checkpoint": Path(checkpoint).name,
         "dataset": describe(dataset),
@@ -132,7 +133,7 @@ def measure_model(
         "params_m": sum(p.numel() for p in model.parameters()) / 1e6,
         "gmacs": energy.total["macs"] / 1e9,
         "levels": sorted({row.levels for row in energy.neurons}),
-        "rate_per_frame": 100 * mean_frame_rate(energy.neurons) if energy.neurons else None,
+        "rate_per_frame": 100 * mean(rates.values()) if rates else None,
         "spikes_per_step": energy.firing_rate if energy.neurons else None,
         "rates_per_frame": rates_by_part(energy),
         "energy_mj": energy.total["energy_mj"],
@@ -156,11 +157,6 @@ def in_percent(metrics: dict[str, Any]) -> dict[str, float]:
     known = {name: f * metrics[key] for key, (f, name) in METRICS.items() if key in metrics}
     classes = {k: v for k, v in metrics.items() if k.startswith("IoU.")}
     return {k: float(v) for k, v in (known | classes).items() if math.isfinite(v)}
-
-
-def mean_frame_rate(neurons: Iterable[NeuronRow]) -> float:
-    """Mean over layers of neurons of their spikes per neuron and binary frame, over all steps."""
-    return mean(mean(row.frame_rates) for row in neurons)
 
 
 def rates_by_part(report: EnergyReport) -> dict[str, list[float]]:
