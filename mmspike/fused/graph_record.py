@@ -9,7 +9,8 @@ backward pass whose activations another replay has overwritten is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,7 @@ class Memory:
     def __init__(self) -> None:
         self.pool: Any = None
         self.last_use = 0
+        self.failed: list[Any] = []
 
     def use(self) -> int:
         """Count a replay; returns its number."""
@@ -77,20 +79,17 @@ def record(
     if memory.pool is None:
         memory.pool = torch.cuda.graph_pool_handle()
     forward, backward = torch.cuda.CUDAGraph(), None
+    read: tuple[nn.Parameter, ...] = ()
     grads: tuple[Tensor, ...] = ()
-    with torch.cuda.stream(torch.cuda.current_stream()):  # set again if a capture ends in an error
-        with _capture(forward, memory):
-            outputs = tuple(run(static))
-        read, grad_outputs = (
-            (),
-            tuple(torch.empty_like(y) if y.requires_grad else None for y in outputs),
-        )
-        wanted = [y for y in outputs if y.requires_grad]
-        if wanted:
-            backward = torch.cuda.CUDAGraph()
-            with _capture(backward, memory):
-                found = gradients(wanted, parameters, [g for g in grad_outputs if g is not None])
-            read, grads = zip(*found, strict=True)
+    with _capture(forward, memory, static.device):
+        outputs = tuple(run(static))
+    grad_outputs = tuple(torch.empty_like(y) if y.requires_grad else None for y in outputs)
+    wanted = [y for y in outputs if y.requires_grad]
+    if wanted:
+        backward = torch.cuda.CUDAGraph()
+        with _capture(backward, memory, static.device):
+            found = gradients(wanted, parameters, [g for g in grad_outputs if g is not None])
+        read, grads = zip(*found, strict=True)
     outputs = tuple(y.detach() for y in outputs)
     replay_backward = backward.replay if backward else None
     return Recording(static, outputs, read, grad_outputs, grads, forward.replay, replay_backward)
@@ -105,8 +104,33 @@ def gradients(
     return [(p, g) for p, g in zip(parameters, grads, strict=True) if g is not None]
 
 
-def _capture(graph: torch.cuda.CUDAGraph, memory: Memory) -> torch.cuda.graph:
-    return torch.cuda.graph(graph, pool=memory.pool, capture_error_mode="thread_local")
+@contextmanager
+def _capture(graph: torch.cuda.CUDAGraph, memory: Memory, device: torch.device) -> Iterator[None]:
+    try:
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),  # set again after an error
+            torch.cuda.graph(graph, pool=memory.pool, capture_error_mode="thread_local"),
+        ):
+            yield
+    except RuntimeError:
+        _recover(graph, memory, device)
+        raise
+
+
+def _recover(graph: torch.cuda.CUDAGraph, memory: Memory, device: torch.device) -> None:
+    """Set right what a capture leaves behind that ended in an error.
+
+    The allocator still keeps the pool for it, and the device's random generator still counts for
+    it: the next capture in that pool, random numbers and replays of other graphs would fail, the
+    last two until a capture ends well.
+    """
+    memory.failed.append(graph)  # which the allocator may still ask whether it captures
+    with suppress(RuntimeError):  # versions of torch that have done so
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), memory.pool)
+    memory.pool = None  # the allocator of pinned memory has no such call
+    number = torch.zeros((), device=device)
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+        number.zero_()
 
 
 def replay(recording: Recording, image: Tensor, memory: Memory) -> tuple[Tensor, ...]:

@@ -7,15 +7,15 @@ import triton.language as tl
 
 from mmspike.fused.cuda.fire import normalised
 from mmspike.fused.cuda.statistics import is_last
-from mmspike.fused.cuda.tiles import tile
+from mmspike.fused.cuda.tiles import SIZES, channels_of, tile
 from mmspike.neurons.kernels.triton_functions import output_slope
 from mmspike.neurons.kernels.triton_functions import step as neuron_step
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def backward(
     y, grad_s, grad_y, numbers, slopes, part, grad_weight, grad_bias, counter,
-    step, channels, programs, chunks, inner, outer, per_image,
+    units, programs, chunks, inner, outer, per_image,
     TIME_STEPS: tl.constexpr, UNROLL: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr,
     NORM: tl.constexpr, ROUNDED: tl.constexpr,
     SUMS: tl.constexpr, WRITE: tl.constexpr, CENTRED: tl.constexpr, MERGE_ONLY: tl.constexpr,
@@ -30,6 +30,7 @@ def backward(
     With g the gradient of the neuron's input: the sums are those of g and of g (y - mean); the
     gradient is ``scale * g``, and ``+ slopes[0] * (y - mean) + slopes[1]`` if it is ``CENTRED``.
     """
+    step, channels = units * VEC, channels_of(inner, outer, LAST, VEC)
     program, channel_tile = tl.program_id(0), tl.program_id(1)
     c = channel_tile * BLOCK_C + tl.arange(0, BLOCK_C)
     has_c = c < channels

@@ -9,8 +9,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+SIZES = ("groups", "out_rows", "out_columns", "rows", "columns", "per_row", "inner")
+"""Sizes that the kernel is not compiled for anew; see ``tiles.py``."""
 
-@triton.jit
+
+@triton.jit(do_not_specialize=SIZES)
 def convolve(
     x, weight, out,
     groups, out_rows, out_columns, rows, columns, per_row, inner,

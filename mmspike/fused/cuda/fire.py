@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from mmspike.fused.cuda.tiles import tile
+from mmspike.fused.cuda.tiles import SIZES, channels_of, tile
 from mmspike.neurons.kernels.triton_functions import output
 from mmspike.neurons.kernels.triton_functions import step as neuron_step
 
@@ -24,10 +24,10 @@ def normalised(y, scale, shift, NORM: tl.constexpr, ROUNDED: tl.constexpr, DATA:
     return x
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def fire(
     y, spikes, bits, scale, shift,
-    step, channels, chunks, inner, outer, per_image,
+    units, chunks, inner, outer, per_image,
     TIME_STEPS: tl.constexpr, NORM: tl.constexpr, ROUNDED: tl.constexpr,
     SPIKES: tl.constexpr, BITS: tl.constexpr,
     TAU: tl.constexpr, EXACT: tl.constexpr, THRESHOLD: tl.constexpr, REST: tl.constexpr,
@@ -36,6 +36,7 @@ def fire(
     LAST: tl.constexpr, VEC: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Write spikes, the last tiles first, which the pass before has left in the cache."""
+    step, channels = units * VEC, channels_of(inner, outer, LAST, VEC)
     chunk, channel_tile = chunks - 1 - tl.program_id(0), tl.program_id(1)
     first, offsets, c, has_p, has_c = tile(
         chunk, channel_tile, chunks, inner, outer, per_image, LAST, VEC, BLOCK_P, BLOCK_C

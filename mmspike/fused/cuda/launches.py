@@ -99,7 +99,7 @@ class Launches:
             **tiles.constants,
         }
         grid = (self._programs, tiles.channel_tiles)
-        sizes = (layout.step, layout.channels, self._programs, *_sizes(tiles))
+        sizes = (tiles.units, self._programs, *_sizes(tiles))
         return Launch(statistics.batch_statistics, grid, sizes, given, num_warps=SUM_WARPS)
 
     def finish(self, parts: int) -> Launch:
@@ -145,7 +145,7 @@ class Launches:
             **tiles.constants,
         }
         grid = (tiles.chunks, tiles.channel_tiles)
-        sizes = (layout.step, layout.channels, *_sizes(tiles))
+        sizes = (tiles.units, *_sizes(tiles))
         return Launch(fire.fire, grid, sizes, given, num_warps=FIRE_WARPS)
 
     def backward(
@@ -166,7 +166,7 @@ class Launches:
     def _backward(
         self, before: int, sums: bool, write: bool, centred: bool, merge: bool, *_: torch.dtype
     ) -> Launch:
-        tiles, layout = self._potentials, self.layout
+        tiles = self._potentials
         programs = self._grad_programs if sums else tiles.chunks
         given = {
             **self._constants,
@@ -182,7 +182,7 @@ class Launches:
             "MERGE_ONLY": merge,
             **tiles.constants,
         }
-        sizes = (layout.step, layout.channels, programs, *_sizes(tiles))
+        sizes = (tiles.units, programs, *_sizes(tiles))
         grid = (programs, tiles.channel_tiles)
         return Launch(backward.backward, grid, sizes, given, num_warps=GRAD_WARPS)
 

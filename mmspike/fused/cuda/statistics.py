@@ -8,18 +8,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from mmspike.fused.cuda.tiles import tile
+from mmspike.fused.cuda.tiles import SIZES, channels_of, tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def batch_statistics(
     y, part, numbers, weight, bias, running_mean, running_var, tracked, counter, momentum, eps,
-    step, channels, programs, chunks, inner, outer, per_image,
+    units, programs, chunks, inner, outer, per_image,
     TIME_STEPS: tl.constexpr, UNROLL: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr,
     MERGE_ONLY: tl.constexpr,
     LAST: tl.constexpr, VEC: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Count, mean and squared distances of all channels; and the norm that they make."""
+    step, channels = units * VEC, channels_of(inner, outer, LAST, VEC)
     program, channel_tile = tl.program_id(0), tl.program_id(1)
     n = tl.zeros([BLOCK_P], tl.float32)  # Welford's numbers of every lane
     mean = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)

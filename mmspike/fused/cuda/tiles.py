@@ -10,6 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+SIZES = ("units", "programs", "chunks", "inner", "outer", "per_image")
+"""Sizes that kernels are not compiled for anew, as Triton does for multiples of 16: layers of many
+sizes share a kernel. What has to be known of a size is its factor ``VEC``."""
+
 
 class Layout(NamedTuple):
     """How the steps of ``[T, B, C, H, W]`` lie in memory, each dense, one behind the other.
@@ -69,6 +73,7 @@ class Tiling(NamedTuple):
     rows start at multiples of 16 bytes where they do.
     """
 
+    units: int  # of a step
     inner: int
     outer: int
     per_image: int  # tiles along the pixels of an image, with the channels first
@@ -95,8 +100,20 @@ def tiling(layout: Layout, elements: int) -> Tiling:
         chunks, outer = per_image * layout.images, layout.channels
     constants = {"LAST": layout.last, "VEC": vec, "BLOCK_P": block_p, "BLOCK_C": block_c}
     return Tiling(
-        inner // vec, outer, per_image, chunks, triton.cdiv(layout.channels, block_c), constants
+        layout.step // vec,
+        inner // vec,
+        outer,
+        per_image,
+        chunks,
+        triton.cdiv(layout.channels, block_c),
+        constants,
     )
+
+
+@triton.jit
+def channels_of(inner, outer, LAST: tl.constexpr, VEC: tl.constexpr):
+    """Channels of a map, so that the compiler knows that they are a multiple of ``VEC``."""
+    return inner * VEC if LAST else outer
 
 
 @triton.jit
@@ -113,7 +130,7 @@ def tile(
     at_p = tl.arange(0, BLOCK_P)
     c = channel_tile * BLOCK_C + tl.arange(0, BLOCK_C)
     if LAST:
-        channels = inner * VEC
+        channels = channels_of(inner, outer, LAST, VEC)
         first = chunk.to(tl.int64) * (BLOCK_P * channels)
         offsets = at_p[:, None] * channels + c[None, :]
         has_p = chunk * BLOCK_P + at_p < outer

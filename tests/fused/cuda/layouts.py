@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-LAYERS = (
-    torch.ops.aten.convolution.default,
-    torch.ops.aten.convolution_backward.default,
-    torch.ops.aten.native_batch_norm.default,
-    torch.ops.aten.native_batch_norm_backward.default,
-    torch.ops.aten.native_group_norm.default,
-)
-"""What should find the channels last, or changes the layout itself, where nobody sees it."""
+import mmspike
+
+PACKAGE = Path(mmspike.__file__).parent
+
+aten = torch.ops.aten
+LAYERS = {
+    aten.convolution.default: 0,
+    aten.convolution_backward.default: 0,
+    aten.native_batch_norm.default: 0,
+    aten.native_batch_norm_backward.default: 0,
+    aten.cudnn_batch_norm.default: 0,
+    aten.cudnn_batch_norm_backward.default: 1,
+    aten.native_group_norm.default: 0,
+}
+"""What should find the channels last, or changes the layout itself, where nobody sees it; and which
+of its arguments is looked at, the map or its gradient."""
+
+NORMS_BACKWARD = ("native_batch_norm_backward", "cudnn_batch_norm_backward")
+"""Of these, the ones that norms take on a CPU and on a GPU."""
 
 
 def is_map(x: Any) -> bool:
@@ -56,12 +68,12 @@ class LayoutWatch(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if func in LAYERS:
             self.seen.append(func)
-            inputs = [x for x in args if is_map(x) and x.shape[-2:] != (1, 1)]
-            if any(channels_are_last(x) is False for x in inputs[:1]):
-                self._note(func, inputs[0])
-        elif func is torch.ops.aten.copy_.default:
+            x = args[LAYERS[func]]
+            if is_map(x) and x.shape[-2:] != (1, 1) and channels_are_last(x) is False:
+                self._note(func, x)
+        elif func is aten.copy_.default:
             self._compare(func, args[1], args[0])
-        elif func in (torch.ops.aten.clone.default, torch.ops.aten._to_copy.default):
+        elif func in (aten.clone.default, aten._to_copy.default):
             self._compare(func, args[0], out)
         return out
 
@@ -72,6 +84,6 @@ class LayoutWatch(TorchDispatchMode):
                 self._note(func, x)
 
     def _note(self, func, x):
-        ours = [f for f in traceback.extract_stack() if "/mmspike/" in f.filename]
+        ours = [f for f in traceback.extract_stack() if PACKAGE in Path(f.filename).parents]
         where = ours[-1].name if ours else "backward"
         self.changes.append(Change(func.overloadpacket.__name__, tuple(x.shape), where))

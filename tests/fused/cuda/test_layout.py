@@ -8,7 +8,7 @@ from mmspike import fused
 from mmspike.fused import memory, reasons
 from tests.det import helpers as det
 from tests.fused.cuda.helpers import DEVICE, ENGINE_MARKS, INTERPRETED
-from tests.fused.cuda.layouts import LayoutWatch
+from tests.fused.cuda.layouts import NORMS_BACKWARD, LayoutWatch
 from tests.seg import helpers as seg
 
 pytestmark = [
@@ -32,7 +32,7 @@ def is_hosts(change):
         return change.shape[1] == CLASSES  # gradient of the logits
     if change.operator == "clone":
         return change.shape[-2:] in ((7, 7), (14, 14))  # gradient of RoI features
-    return change.operator == "native_batch_norm_backward" and change.shape[1] == NECK
+    return change.operator in NORMS_BACKWARD and change.shape[1] == NECK
 
 
 @pytest.mark.parametrize("host", ["seg", "det"])
@@ -52,5 +52,5 @@ def test_layers_keep_the_layout(host, time_steps, monkeypatch):
     assert len(watch.seen) > 100
     changes = [c for c in watch.changes if not is_hosts(c)]
     assert not changes, "\n".join(map(str, changes))
-    norms = [c for c in watch.changes if c.operator == "native_batch_norm_backward"]
+    norms = [c for c in watch.changes if c.operator in NORMS_BACKWARD]
     assert len(norms) <= (ROI_LEVELS if host == "det" else 0)
