@@ -42,7 +42,7 @@ def test_every_section_measures_plain_and_ours(tmp_path):
         assert {"eager", "ours"} <= ways, section
         assert all(row["ms"] > 0 for row in timed)
     profiles = [row for row in rows if "kernels" in row]
-    assert len(profiles) == 4
+    assert len(profiles) == 8
     assert all(len(row["kernels"]) == 10 for row in profiles)
     losses = {row["way"]: row["loss"] for row in rows if "loss" in row and row["T"] == 1}
     assert set(losses) == {"eager", "ours", "ours, CUDA graphs"}

@@ -26,12 +26,12 @@ from typing import Any
 import torch
 
 SECTIONS = {  # seconds that each may take
-    "backbone": 80,
-    "detector": 40,
+    "backbone": 95,
+    "detector": 35,
     "segmentor": 30,
-    "layers": 20,
-    "neurons": 15,
-    "tests": 60,
+    "layers": 15,
+    "neurons": 10,
+    "tests": 50,
 }
 DOCS = Path(__file__).parents[2] / "docs/benchmarks.md"
 MARKS = ("<!-- begin of the GPU table -->", "<!-- end of the GPU table -->")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest import mock
 
 import torch
 from gpu_bench import Bench
@@ -21,6 +23,10 @@ from torch.profiler import ProfilerActivity, profile
 from mmspike import fused
 from mmspike.backbones import MetaSpikeFormer
 from mmspike.deploy import switch_to_deploy
+from mmspike.fused.switch import CUDA_VARIABLE
+
+KERNELS = "GPU kernels"
+"""In the name of a way that MMSPIKE_FUSED_CUDA=1 switches on."""
 
 
 class Features(nn.Module):
@@ -73,20 +79,20 @@ def _time_training(model: nn.Module, images: Tensor, steps: int, bench: Bench) -
         return net
 
     ways = {"eager": make_plain, "ours": lambda net: net, "ours, CUDA graphs": graphs}
+    ways |= {f"{way}, {KERNELS}": ways[way] for way in ("ours", "ours, CUDA graphs")}
     for way, change in ways.items():
-        with bench.guarded("backbone", f"training step, {way}, T = {steps}"):
+        with bench.guarded("backbone", f"training step, {way}, T = {steps}"), switched(way):
             before = 0 if bench.dry else torch.cuda.memory_reserved()
             net = change(Features(copy.deepcopy(model)))
             step = step_of(net)
-            with plainly() if way == "eager" else nullcontext():
-                row = bench.time(step)
-            if way == "ours, CUDA graphs" and not bench.dry:  # the recording's memory stays
+            row = bench.time(step)
+            if "CUDA graphs" in way and not bench.dry:  # the recording's memory stays
                 torch.cuda.empty_cache()
                 row["mib"] = round((torch.cuda.memory_reserved() - before) / 2**20)
                 if not net.extract_feat.replays:
                     raise RuntimeError("nothing was recorded")
             bench.note("backbone", what="training step, backbone", T=steps, way=way, **row)
-            if way == "ours":
+            if way in ("ours", f"ours, {KERNELS}"):
                 _profile(step, "training step, backbone", steps, way, bench)
 
 
@@ -105,19 +111,32 @@ def _time_inference(model: nn.Module, images: Tensor, steps: int, bench: Bench) 
         "deployed": (deployed, True),
         "deployed, half weights": (half, False),
         "deployed, half weights, CUDA graphs": (graphs(half), False),
+        f"deployed, half weights, {KERNELS}": (half, False),
+        f"deployed, half weights, CUDA graphs, {KERNELS}": (graphs(half), False),
     }
     for way, (net, mixed) in ways.items():
         with (
             bench.guarded("backbone", f"inference, {way}, T = {steps}"),
+            switched(way),
             torch.no_grad(),
             torch.autocast(bench.device, bench.dtype, enabled=mixed),
-            plainly() if way == "eager" else nullcontext(),
         ):
             x = images if mixed else images.to(bench.dtype)
             row = bench.time(lambda net=net, x=x: net(x))
             bench.note("backbone", what="inference, backbone", T=steps, way=way, **row)
-            if way == "deployed, half weights":
+            if way in ("deployed, half weights", f"deployed, half weights, {KERNELS}"):
                 _profile(lambda net=net, x=x: net(x), "inference, backbone", steps, way, bench)
+
+
+@contextmanager
+def switched(way: str) -> Iterator[None]:
+    """Run plainly, or with the fast paths that a way names."""
+    with ExitStack() as stack:
+        if way == "eager":
+            stack.enter_context(plainly())
+        if KERNELS in way:
+            stack.enter_context(mock.patch.dict(os.environ, {CUDA_VARIABLE: "1"}))
+        yield
 
 
 def _profile(run: Callable[[], object], what: str, steps: int, way: str, bench: Bench) -> None:
@@ -149,7 +168,8 @@ def _profile(run: Callable[[], object], what: str, steps: int, way: str, bench: 
 def tests(bench: Bench) -> None:
     """The tests that need a GPU, in processes side by side."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "tests"]
-    command += ["--collect-only"] if bench.dry else ["-n", "8", "--dist", "loadfile"]
+    workers = str(min(12, max(2, (os.cpu_count() or 2) - 2)))
+    command += ["--collect-only"] if bench.dry else ["-n", workers, "--dist", "worksteal"]
     start, log = time.monotonic(), bench.rows.with_suffix(".log")
     with log.open("w") as file:
         root = Path(__file__).parents[2]
