@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from importlib import import_module
 
 import pytest
@@ -46,7 +47,7 @@ def variant_of(launch, changing):
     return launch.kernel, tuple(kinds), launch.constants, launch.num_warps
 
 
-def ptx_of(kernel, kinds, constants, num_warps):
+def compiled(kernel, kinds, constants, num_warps):
     names = kernel.arg_names
     given = dict(zip(names[len(kinds) :], constants, strict=True))
     given |= {n: 1 for n, kind in zip(names, kinds, strict=False) if kind == "i32 of 1"}
@@ -60,7 +61,15 @@ def ptx_of(kernel, kinds, constants, num_warps):
         constexprs={(names.index(n),): value for n, value in given.items()},
         attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
     )
-    return triton.compile(source, target=TARGET, options={"num_warps": num_warps}).asm["ptx"]
+    return triton.compile(source, target=TARGET, options={"num_warps": num_warps}).asm
+
+
+def stack_of(cubin, path):
+    """Bytes per thread of registers that did not fit."""
+    path.write_bytes(cubin)
+    command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(path)]
+    usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return int(re.search(r"STACK:(\d+)", usage).group(1))
 
 
 @pytest.fixture
@@ -88,12 +97,14 @@ def variants(monkeypatch, tmp_path):
     return list(found)
 
 
-def test_kernels_compile_and_read_vectors(variants):
+def test_kernels_compile_and_read_vectors(variants, tmp_path):
     kernels = {kernel.__name__ for kernel, *_ in variants}
     read_maps = {"batch_statistics", "fire", "backward", "convolve"}
     assert read_maps < kernels
     assert len(variants) < 40  # layers of many sizes share them
     for kernel, kinds, constants, num_warps in variants:
-        ptx = ptx_of(kernel, kinds, constants, num_warps)
+        asm = compiled(kernel, kinds, constants, num_warps)
+        what = (kernel.__name__, kinds, constants)
+        assert stack_of(asm["cubin"], tmp_path / "kernel.cubin") == 0, what
         if kernel.__name__ in read_maps:
-            assert not re.search(r"ld\.global\.[bu]16", ptx), (kernel.__name__, constants)
+            assert not re.search(r"ld\.global\.[bu]16", asm["ptx"]), what
