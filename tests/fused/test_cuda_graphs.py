@@ -21,7 +21,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS as HOST_HOOKS
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
-from torch import nn
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mmspike.backbones import MetaSpikeFormer
 from mmspike.engine.cuda_graph_hook import CudaGraphHook
@@ -205,6 +206,33 @@ def test_gradients_are_accumulated(device, graphed):
                 net(images(SIZES[0], device, 3 * round_of + step))["loss"].backward()
         assert_same(grads_of(model), grads_of(plain))
     assert features.replays == 5
+
+
+@pytest.mark.filterwarnings("ignore:Grad strides")
+def test_distributed_training_gathers_gradients_of_replays(device, graphed, tmp_path):
+    plain = Net().to(device)
+    model = copy.deepcopy(plain)
+    distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+        wrapped.register_comm_hook(None, twice)
+        features = graphed(model, warmup=1)
+        for i in range(4):
+            for net in (plain, wrapped):
+                net.zero_grad()
+                net(images(SIZES[0], device, i))["loss"].backward()
+            assert_same([(n, g / 2) for n, g in grads_of(model) if g is not None],
+                        [(n, g) for n, g in grads_of(plain) if g is not None])  # fmt: skip
+    finally:
+        distributed.destroy_process_group()
+    assert features.replays == 3
+
+
+def twice(_, bucket):
+    """What the processes' gradients add up to: here, twice the own."""
+    done = torch.futures.Future()
+    done.set_result(2 * bucket.buffer())
+    return done
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

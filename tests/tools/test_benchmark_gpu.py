@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,17 @@ def test_the_host_waits_less_with_our_assigner():
         waits[extra] = int(line[2])
         assert int(cells_of(out, "backbone and neck")[0][1]) > 100
     assert 0 < waits[()] < waits[("--mmdet-assigner",)]
+
+
+def test_computed_memory_is_what_a_gpu_took():
+    """432 MiB were measured: docs/gpu.md."""
+    out = run("analysis_tools/training_memory.py", "--models", "15M", "--time-steps", 1)
+    (line,) = cells_of(out, "15M")
+    assert line[:2] == ["15M", "1"]
+    assert float(line[2]) == pytest.approx(432, rel=0.05)
+
+
+@pytest.mark.skipif(find_spec("triton") is not None, reason="there is Triton")
+def test_memory_of_the_kernels_needs_triton():
+    out = run("analysis_tools/training_memory.py", "--kernels", ok=False)
+    assert "training_memory: --kernels needs Triton" in out
