@@ -27,8 +27,8 @@ from mmspike.fused.cuda.engine import CUDAEngine
 from mmspike.fused.switch import CUDA_VARIABLE
 from mmspike.neurons.kernels.triton import has_triton
 
-SIZES = 256, 384
-"""Pixels along the sides of the two images."""
+SIZES = 384, 512
+"""Pixels along the sides of the two images: large, or the peak is at the weights' gradients."""
 
 MIB = 2**20
 
