@@ -123,7 +123,7 @@ class GraphedFeatures:
         except RuntimeError as error:
             self._failed.add(key)
             self._renew_memory()
-            self._plain(f"recording failed: {str(error).splitlines()[0]}", images)
+            self._plain(f"recording failed: {_cause_of(error)}", images)
             return False
         self._recordings[key] = (recording, rebuild)
         what = "training" if recording.backward else "inference"
@@ -152,3 +152,10 @@ def _without_cache(device: str) -> torch.autocast:
         enabled=torch.is_autocast_enabled(device),
         cache_enabled=False,
     )
+
+
+def _cause_of(error: BaseException) -> str:
+    """The first line of the first error: the end of a recording that failed raises another."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -376,7 +376,10 @@ def test_what_fails_while_it_is_recorded_runs_plainly(device, graphed, messages,
 
         def fail(run, image, *args):
             if image.shape[2:] == SIZES[1]:
-                raise RuntimeError("operation not permitted\nmore")
+                try:
+                    raise RuntimeError("operation not permitted\nmore")
+                finally:
+                    raise RuntimeError("previous error during capture")
             return record(run, image, *args)
 
         monkeypatch.setattr(graph_record, "record", fail)
@@ -387,6 +390,8 @@ def test_what_fails_while_it_is_recorded_runs_plainly(device, graphed, messages,
     assert features.replays == 6
     (said,) = [m for m in messages if "plainly" in m]
     assert said.startswith("CUDA graphs: images (2, 3, 32, 48) run plainly: recording failed: ")
+    assert "not permitted" in said
+    assert "previous error" not in said
 
 
 def test_a_capture_that_fails_gives_back_what_it_holds(monkeypatch):

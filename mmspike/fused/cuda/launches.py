@@ -38,7 +38,9 @@ NOTHING, BIAS, NORM = range(3)
 
 
 class Launches:
-    """The kernels for maps of one layout, type and device.
+    """The kernels for maps of one layout, type and device, on one stream at a time.
+
+    Programs count one another in memory that launches share.
 
     Args:
         p: The neuron's parameters, a LIF's or an integer LIF's.
