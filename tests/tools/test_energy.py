@@ -86,3 +86,41 @@ def test_energy_refuses(args, message, tmp_path):
     assert message in out
     assert "Traceback" not in out
     assert not (tmp_path / "new").exists()
+
+
+NOISE = ("--shape", 64, 64)
+MISFITS = {
+    "images of other channels": (
+        ["model.backbone.in_channels=4"],
+        r"model\.backbone\.in_channels is 4, but model\.data_preprocessor\.mean has 3 values",
+    ),
+    "neck": (
+        ["model.neck.in_channels=[16,32,64,99]"],
+        r"neck\.in_channels=\[16, 32, 64, 99\] must be the backbone's channels: \[32, 64, 128, 18",
+    ),
+    "an argument that is none": (
+        ["model.backbone.nonsense=4"],
+        r"model\.backbone: MetaSpikeFormer has no argument 'nonsense'; it takes arch, ",
+    ),
+    "a host's head": (
+        [
+            "model.backbone.decode=mean",
+            "model.backbone.out_indices=[1,2,4]",
+            "model.neck._delete_=True",
+            "model.neck.type=mmseg.FPN",
+            "model.neck.in_channels=[32,64,200]",
+            "model.neck.out_channels=48",
+            "model.neck.num_outs=3",
+            "model.decode_head.type=mmseg.FPNHead",
+        ],
+        r"model\.neck: FPN does not fit what it is given \(neck\.lateral_convs\.2\.conv: .*expected"
+        r" input.* to have 200 channels, but got 180.*; model\.neck\.in_channels is \[32, 64, 200\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("tool", ["get_energy", "explain_fused"])
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_a_model_that_does_not_fit_is_told_in_a_line(misfit, tool):
+    options, message = MISFITS[misfit]
+    run("")
