@@ -128,6 +128,8 @@ def _dead_end(cfg: Config, key: str, options: dict[str, Any]) -> str | None:
         if isinstance(node, list | tuple):
             if not name.isdecimal() or int(name) >= len(node):
                 return f"{place} is a list, whose parts are {place}.0 to {place}.{len(node) - 1}"
+            if i == len(names) - 1 and not isinstance(options[key], dict):
+                return f"single entries of a list cannot be set; give all of {place}"
             node = node[int(name)]
         elif isinstance(node, dict | Config):
             node = node.get(name, {})  # what is new is made

@@ -20,8 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Subset
 
 from mmspike.checkpoints import load_whole
-from mmspike.engine.configs import leaf_of, type_name, use_scope
+from mmspike.engine.configs import host_of, leaf_of, type_name, use_scope
 from mmspike.engine.misfits import MisfitError
+from mmspike.engine.preflight.report import spread
 
 Batch = dict[str, Any]
 
@@ -103,6 +104,8 @@ def _train_if_possible(norm: nn.Module, args: tuple[Tensor]) -> None:
 def val_batches(cfg: Config, num_images: int) -> Any:
     """The first images that a config validates on, one by one.
 
+    Those of a classifier, whose data sets are sorted by class, are taken evenly from all of it.
+
     Returns:
         A data loader, which has a length.
 
@@ -122,7 +125,9 @@ def val_batches(cfg: Config, num_images: int) -> Any:
             dataset.full_init()
     except AssertionError as error:  # mmseg's
         raise FileNotFoundError(str(error)) from error
-    loader.dataset = Subset(dataset, range(min(num_images, len(dataset))))
+    indices = range(len(dataset))
+    chosen = spread(indices, num_images) if host_of(cfg) == "mmpretrain" else indices[:num_images]
+    loader.dataset = Subset(dataset, chosen)
     return Runner.build_dataloader(loader, seed=0)
 
 

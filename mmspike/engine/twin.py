@@ -29,7 +29,7 @@ def ann_twin(cfg: Config) -> Config:
     :func:`mmspike.layers.attention.normalized_linear_attention`.
 
     Args:
-        cfg: Config of a detector or segmentor; not changed.
+        cfg: Config of a detector, segmentor or classifier; not changed.
 
     Raises:
         ValueError: If no part of the model takes a ``neuron_cfg``.
@@ -52,7 +52,7 @@ def with_time_steps(cfg: Config, time_steps: int) -> Config:
     """A config with another number T of time steps.
 
     Args:
-        cfg: Config of a detector or segmentor; not changed.
+        cfg: Config of a detector, segmentor or classifier; not changed.
         time_steps: T.
 
     Raises:

@@ -128,14 +128,18 @@ def run(args: argparse.Namespace) -> EnergyReport:
         return measure(model, batches, conventions, data, progress=len(batches) > 1)
 
 
+def new_folder(config: str) -> Path:
+    """A folder for this run alone, named after the time as mmengine names those of its runs."""
+    return Path("work_dirs/energy") / Path(config).stem / time.strftime("%Y%m%d_%H%M%S")
+
+
 def main() -> None:
     """Measure, print and write."""
     args = parse_args()
     if args.checkpoint and not Path(args.checkpoint).is_file():
         raise SystemExit(f"get_energy: no file {args.checkpoint}")
     check_device("get_energy", args.device)
-    started = time.strftime("%Y%m%d_%H%M%S")  # as mmengine names folders of runs
-    out = args.out or Path("work_dirs/energy") / Path(args.config).stem / started
+    out = args.out or new_folder(args.config)
     if out.exists() and not out.is_dir():
         raise SystemExit(f"get_energy: --out: {out} is a file, not a folder")
     with checkpoints_from_outside():
