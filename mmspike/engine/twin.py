@@ -106,7 +106,9 @@ def _parts(cfg: Config) -> Iterator[tuple[dict[str, Any], set[str]]]:
 def _dicts(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict):
         yield value
-    inner = value.values() if isinstance(value, dict) else value
+    inner = value
+    if isinstance(value, dict):  # a teacher is no part of the model that learns from it
+        inner = [part for key, part in value.items() if key != "teacher"]
     if isinstance(value, dict | list | tuple):
         for each in list(inner):
             yield from _dicts(each)

@@ -1,9 +1,9 @@
-"""Compare detectors, segmentors and classifiers: accuracy, energy, firing rates and time, over seeds and T.
+"""Compare models, trained over seeds and T: accuracy, energy, firing rates and time.
 
-Trains every config with several seeds (or takes checkpoints), with --twin its ANN twin too, and
-measures each in a process of its own. Writes comparison.md, .csv, .tex and .json, and
-comparison.pdf and .png. What is finished is never done twice: the same command goes on where it was
-stopped. docs/comparing.md says what the columns mean.
+Trains every config, of a detector, segmentor or classifier, with several seeds (or takes
+checkpoints), with --twin its ANN twin too, and measures each in a process of its own. Writes
+comparison.md, .csv, .tex and .json, and comparison.pdf and .png. What is finished is never done
+twice: the same command goes on where it was stopped. docs/comparing.md says what the columns mean.
 """
 
 from __future__ import annotations
