@@ -54,6 +54,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]], out: Path) -> None:
         whole = "sum" if len(losses) > 1 else "loss"
         name = whole if total else key.removeprefix("loss_").replace("_", " ")
         style = {"lw": 2, "color": "black", "zorder": 3} if total else {"lw": 1}
+        style["marker"] = "o" if len(steps) == 1 else ""  # a line of one point is not seen
         left.plot(steps, [r.get(key, np.nan) for r in train], label=name, **style)
     highest = max((r["loss"] for r in train if np.isfinite(r["loss"])), default=1.0)
     left.set(title="Training loss", xlabel="step", ylim=(0, 1.05 * highest or 1.0))
@@ -71,6 +72,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]], out: Path) -> None:
         right.legend(ncols=2, **below)
     for ax in (left, right):
         ax.grid(alpha=0.3)
+        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True, min_n_ticks=1))
     save_figure(fig, out)
 
 
