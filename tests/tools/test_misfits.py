@@ -9,6 +9,9 @@ import torch
 from mmengine.config import Config
 
 from mmspike.engine.configs import merge_options
+from mmspike.engine.inputs import build_model
+from mmspike.engine.misfits import misfits_in_words
+from tests.conftest import ROOT
 from tests.tools.helpers import run
 
 SEGMENTOR = "configs/semantic_fpn_metaspike_shapes.py"
@@ -76,9 +79,27 @@ def test_weights_of_another_width_are_told_with_both(tmp_path):
     assert "widths are [16, 16, 24, 32], model.backbone.arch has [32, 64, 128, 180]" in last
 
 
-def test_other_errors_keep_their_traceback():
-    from mmspike.engine.misfits import misfits_in_words
+def test_an_assertion_of_a_host_is_told_as_it_stands_there():
+    from mmdet.models.necks import FPN
 
+    cfg = Config(dict(model=dict(type="Net", neck=dict(in_channels=[4, 8]))))
+    net = torch.nn.ModuleDict(dict(neck=FPN([4, 8], 4, 2)))
+    net.forward = lambda maps: net["neck"](maps)
+    with pytest.raises(SystemExit) as end, misfits_in_words("tool", cfg):
+        net([torch.zeros(1, 4, 8, 8)])
+    words = "FPN does not fit what it is given (assert len(inputs) == len(self.in_channels))"
+    assert str(end.value) == f"tool: model.neck: {words}; model.neck.in_channels is [4, 8]"
+
+
+def test_images_are_normalised_as_a_runner_does():
+    """A ``data_preprocessor`` beside the model is the model's."""
+    cfg = Config.fromfile(ROOT / SEGMENTOR)
+    cfg.data_preprocessor = cfg.model.pop("data_preprocessor")
+    model = build_model(cfg, None, "cpu")
+    assert model.data_preprocessor.mean.flatten().tolist() == cfg.data_preprocessor["mean"]
+
+
+def test_other_errors_keep_their_traceback():
     cfg = Config(dict(model=dict(type="Net")))
     for error in (ValueError("of data"), RuntimeError("out of memory"), KeyError("img")):
         with pytest.raises(type(error)), misfits_in_words("tool", cfg):
