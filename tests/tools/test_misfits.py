@@ -96,7 +96,8 @@ def test_images_are_normalised_as_a_runner_does():
     cfg = Config.fromfile(ROOT / SEGMENTOR)
     cfg.data_preprocessor = cfg.model.pop("data_preprocessor")
     model = build_model(cfg, None, "cpu")
-    assert model.data_preprocessor.mean.flatten().tolist() == cfg.data_preprocessor["mean"]
+    mean = model.data_preprocessor.mean.flatten().tolist()
+    assert mean == pytest.approx(cfg.data_preprocessor["mean"])
 
 
 def test_other_errors_keep_their_traceback():
