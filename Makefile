@@ -91,6 +91,9 @@ demo-cls: install
 	$(BIN)/python tools/train.py $(CLS)-distilled_t4_1xb32-2e_$(SHAPES) --work-dir $(DEMO_CLS)/t4
 	$(BIN)/python tools/test.py $(CLS)-distilled_t4_1xb32-2e_$(SHAPES) $(DEMO_CLS)/t4/epoch_2.pth --deploy \
 	    --work-dir $(DEMO_CLS)/test
+	$(BIN)/python tools/analysis_tools/report_run.py $(CLS)_t1_1xb32-9e_$(SHAPES) $(DEMO_CLS)/t1/epoch_9.pth $(DEMO_CLS)/t1
+	$(BIN)/python tools/analysis_tools/report_run.py $(CLS)-distilled_t4_1xb32-2e_$(SHAPES) $(DEMO_CLS)/t4/epoch_2.pth \
+	    $(DEMO_CLS)/t4
 	$(BIN)/python tools/train.py configs/semantic_fpn_metaspike_shapes.py --work-dir $(DEMO_CLS)/seg-scratch $(SEG_OPTIONS)
 	$(BIN)/python tools/train.py configs/semantic_fpn_metaspike_shapes.py --work-dir $(DEMO_CLS)/seg-pretrained \
 	    $(SEG_OPTIONS) model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=$(DEMO_CLS)/t1/epoch_9.pth

@@ -21,6 +21,7 @@ from mmspike.engine.classes import find_dataset_meta
 from mmspike.engine.command_line import checkpoints_from_outside, read_config_file
 from mmspike.engine.configs import use_scope
 from mmspike.engine.inputs import build_model, file_batch
+from mmspike.engine.misfits import misfits_in_words
 from mmspike.engine.testing import with_readable_labels
 
 _VISUALIZERS = {  # by what a model predicts
@@ -53,8 +54,8 @@ def predict(args: argparse.Namespace, cfg: Config) -> tuple[BaseDataElement, dic
     """
     use_scope(cfg)
     batch = file_batch(cfg, args.image)
-    model = build_model(cfg, args.checkpoint, args.device)
-    with torch.no_grad():
+    with torch.no_grad(), misfits_in_words("image_demo", cfg):
+        model = build_model(cfg, args.checkpoint, args.device)
         (sample,) = model.test_step(batch)
     content = read_checkpoint(args.checkpoint, hashed=False, mmap=True).content
     meta = content.get("meta") if isinstance(content, dict) else None

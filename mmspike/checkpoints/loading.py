@@ -15,10 +15,12 @@ from mmengine.model import BaseModule
 from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor, nn
 
+from mmspike.checkpoints.fit import compare_tensors
 from mmspike.checkpoints.reading import CheckpointError, read_checkpoint
 from mmspike.checkpoints.report import LoadReport, explain_misfit
 from mmspike.checkpoints.sources import (
     Source,
+    arch_of,
     find_tensors,
     published_head,
     shorten,
@@ -180,17 +182,14 @@ def load_whole(
     model = getattr(model, "module", model)
     _check_form(checkpoint.path, model, offered)
     targets = model.state_dict()
-    problems = {
-        "missing": [name for name in targets if name not in offered],
-        "not in the model": [n for n in offered if n not in targets and not allow_unexpected],
-        "of another shape": [
-            n for n in targets if n in offered and offered[n].shape != targets[n].shape
-        ],
-    }
-    if any(problems.values()):
-        found = "; ".join(f"{k}: {shorten(v)}" for k, v in problems.items() if v)
+    if allow_unexpected:
+        offered = {name: tensor for name, tensor in offered.items() if name in targets}
+    if problems := list(compare_tensors(offered, targets)):
+        theirs, ours = (arch_of(tensors, "backbone.") for tensors in (offered, targets))
+        if theirs and ours and theirs != ours:
+            problems.append(f"the file's widths are {theirs}, model.backbone.arch has {ours}")
         raise CheckpointError(
-            f"checkpoint {checkpoint.path} is not of this config's model: {found}"
+            f"checkpoint {checkpoint.path} is not of this config's model: {'; '.join(problems)}"
         )
     tensors = {name: offered[name] for name in targets}
     _check_numbers(str(checkpoint.path), tensors, targets)

@@ -116,9 +116,15 @@ def shorten(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def arch_of(backbone: Mapping[str, Tensor]) -> list[int] | None:
-    """The widths of the four stages that a backbone's tensors have, if all are there."""
-    weights = [backbone.get(f"stages.{i}.downsample.layer.weight") for i in range(1, 5)]
+def arch_of(tensors: Mapping[str, Tensor], prefix: str = "") -> list[int] | None:
+    """The widths of the four stages that a backbone's tensors have, if all are there.
+
+    Args:
+        tensors: Its tensors.
+        prefix: What their names start with.
+    """
+    names = (f"{prefix}stages.{i}.downsample.layer.weight" for i in range(1, 5))
+    weights = [tensors.get(name) for name in names]
     there = [w for w in weights if w is not None]
     return [w.size(0) for w in there] if len(there) == len(weights) else None
 

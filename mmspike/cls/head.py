@@ -117,7 +117,8 @@ class SpikeClsHead(ClsHead):
             **kwargs: Further arguments of the loss of labels.
 
         Returns:
-            ``loss``, and with ``distillation`` also ``loss_distill``, each times its share.
+            ``loss``; with ``distillation``, ``loss_cls`` and ``loss_distill``, each times its
+            share.
 
         Raises:
             ValueError: If there are no logits of a teacher with ``distillation``, or without.
@@ -131,7 +132,7 @@ class SpikeClsHead(ClsHead):
         losses = self._get_loss(scores[0], data_samples, **kwargs)
         if teacher_scores is not None:
             share = self.distill_loss.alpha
-            losses["loss"] = (1 - share) * losses["loss"]
+            losses["loss_cls"] = (1 - share) * losses.pop("loss")  # "loss" is the sum in logs
             losses["loss_distill"] = share * self.distill_loss(scores[1], teacher_scores)
         return losses
 

@@ -94,7 +94,7 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
 
     Raises:
         ValueError: If ``data_root`` is given, and no path of data sets and evaluators begins with
-            the config's.
+            the config's, or a key leads into what has no such part.
     """
     options = dict(options)
     if "data_root" in options:
@@ -108,7 +108,34 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
                 "in train_dataloader.dataset.data_root=..."
             )
         cfg.data_root = root
+    for key, value in options.items():
+        if reason := _dead_end(cfg, key, options):
+            raise ValueError(f"--cfg-options {key}={value}: {reason}")
     cfg.merge_from_dict(options)
+
+
+def _dead_end(cfg: Config, key: str, options: dict[str, Any]) -> str | None:
+    """Why a key of an option leads nowhere in a config; ``None`` if it does not.
+
+    Anything has parts that another option replaces (``_delete_=True``).
+    """
+    node: Any = cfg
+    names = key.split(".")
+    for i, name in enumerate(names):
+        place = ".".join(names[:i])
+        if options.get(f"{place}._delete_"):
+            return None
+        if isinstance(node, list | tuple):
+            if not name.isdecimal() or int(name) >= len(node):
+                return f"{place} is a list, whose parts are {place}.0 to {place}.{len(node) - 1}"
+            if i == len(names) - 1 and not isinstance(options[key], dict):
+                return f"single entries of a list cannot be set; give all of {place}"
+            node = node[int(name)]
+        elif isinstance(node, dict | Config):
+            node = node.get(name, {})  # what is new is made
+        else:
+            return f"{place} is {node!r}, which has no {name}"
+    return None
 
 
 def _move(node: Any, old: str, new: str, seen: set[int]) -> int:

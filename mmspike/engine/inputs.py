@@ -20,7 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Subset
 
 from mmspike.checkpoints import load_whole
-from mmspike.engine.configs import leaf_of, type_name, use_scope
+from mmspike.engine.configs import host_of, leaf_of, type_name, use_scope
+from mmspike.engine.misfits import MisfitError
+from mmspike.engine.preflight.report import spread
 
 Batch = dict[str, Any]
 
@@ -29,17 +31,21 @@ def build_model(cfg: Config, checkpoint: str | None, device: str | torch.device)
     """Build a config's model in evaluation mode.
 
     Args:
-        cfg: Config of a detector or segmentor.
+        cfg: Config of a detector, segmentor or classifier.
         checkpoint: File with its weights; ``None`` draws them by chance, a pretrained backbone
             included.
         device: Where to put it.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, or is another model's.
+        Exception: What a part that cannot be built raises
+            (:func:`mmspike.engine.misfits.misfits_in_words`).
     """
     use_scope(cfg)
     if checkpoint is None:
         _drop_pretrained(cfg.model)
+    if cfg.get("data_preprocessor") is not None:  # as mmengine's runner does
+        cfg.model.setdefault("data_preprocessor", cfg.data_preprocessor)
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if checkpoint is None:
         logger = MMLogger.get_current_instance()
@@ -71,7 +77,7 @@ def estimate_norms(model: nn.Module, batches: Sequence[Batch]) -> None:
     With none, nearly all neurons of a fresh model are silent in evaluation.
 
     Args:
-        model: Detector or segmentor; left in the mode that it was in.
+        model: Detector, segmentor or classifier; left in the mode that it was in.
         batches: What its ``test_step`` takes.
     """
     norms = {m: m.momentum for m in model.modules() if isinstance(m, _BatchNorm)}
@@ -98,6 +104,8 @@ def _train_if_possible(norm: nn.Module, args: tuple[Tensor]) -> None:
 def val_batches(cfg: Config, num_images: int) -> Any:
     """The first images that a config validates on, one by one.
 
+    Those of a classifier, whose data sets are sorted by class, are taken evenly from all of it.
+
     Returns:
         A data loader, which has a length.
 
@@ -117,7 +125,9 @@ def val_batches(cfg: Config, num_images: int) -> Any:
             dataset.full_init()
     except AssertionError as error:  # mmseg's
         raise FileNotFoundError(str(error)) from error
-    loader.dataset = Subset(dataset, range(min(num_images, len(dataset))))
+    indices = range(len(dataset))
+    chosen = spread(indices, num_images) if host_of(cfg) == "mmpretrain" else indices[:num_images]
+    loader.dataset = Subset(dataset, chosen)
     return Runner.build_dataloader(loader, seed=0)
 
 
@@ -134,9 +144,20 @@ def file_batch(cfg: Config, image: str | Path) -> Batch:
 
 
 def noise_batch(cfg: Config, size: tuple[int, int], seed: int = 0) -> Batch:
-    """One image of uniform noise, of just this height and width."""
+    """One image of uniform noise, of just this height and width.
+
+    Raises:
+        MisfitError: If the backbone reads other channels than images are normalised in.
+    """
     generator = torch.Generator().manual_seed(seed)
     channels = cfg.model.backbone.get("in_channels", 3)
+    normalise = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
+    means = normalise.get("mean") or [0.0]
+    if len(means) not in (1, channels):
+        raise MisfitError(
+            f"model.backbone.in_channels is {channels}, but model.data_preprocessor.mean has "
+            f"{len(means)} values: images of {len(means)} channels"
+        )
     noise = torch.randint(0, 256, (*size, channels), generator=generator, dtype=torch.uint8)
     data = {
         "img": noise.numpy(),

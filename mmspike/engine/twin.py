@@ -29,7 +29,7 @@ def ann_twin(cfg: Config) -> Config:
     :func:`mmspike.layers.attention.normalized_linear_attention`.
 
     Args:
-        cfg: Config of a detector or segmentor; not changed.
+        cfg: Config of a detector, segmentor or classifier; not changed.
 
     Raises:
         ValueError: If no part of the model takes a ``neuron_cfg``.
@@ -52,7 +52,7 @@ def with_time_steps(cfg: Config, time_steps: int) -> Config:
     """A config with another number T of time steps.
 
     Args:
-        cfg: Config of a detector or segmentor; not changed.
+        cfg: Config of a detector, segmentor or classifier; not changed.
         time_steps: T.
 
     Raises:
@@ -106,7 +106,9 @@ def _parts(cfg: Config) -> Iterator[tuple[dict[str, Any], set[str]]]:
 def _dicts(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict):
         yield value
-    inner = value.values() if isinstance(value, dict) else value
+    inner = value
+    if isinstance(value, dict):  # a teacher is no part of the model that learns from it
+        inner = [part for key, part in value.items() if key != "teacher"]
     if isinstance(value, dict | list | tuple):
         for each in list(inner):
             yield from _dicts(each)

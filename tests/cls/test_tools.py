@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import runpy
 import shutil
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmspike.native import library
 from tests.conftest import ROOT
@@ -140,6 +142,46 @@ def test_energy_of_a_classifier(trained, config, root, tmp_path):
     args = ["--data", root / "val/light/0.png", "--brief", "--out", tmp_path / "image"]
     out = run("analysis_tools/get_energy.py", config, *args)
     assert "0.png; RANDOM WEIGHTS" in out
+
+
+def test_report_of_a_classifier_shows_images_of_all_classes(trained, config, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(trained[0].parent, work)
+    out = run("analysis_tools/report_run.py", config, trained[0], work, "--num-images", 6)
+    for name in ("predictions.png", "curves.png", "firing_rates.png"):
+        assert cv2.imread(str(work / name)).std() > 1
+        assert str(work / name) in out
+    assert re.search(r"^loss: \d\.\d{3} at the start, 0\.\d{3} at the end$", out, re.M)
+    assert re.search(r"^top-1: [01]\.\d{3}$", out, re.M)
+    assert re.search(r"^firing rate: \d+\.\d% .*per binary frame \(D = 4\)$", out, re.M)
+    energy, ann = re.search(r"^energy: (\S+) mJ per image, as an ANN (\S+)$", out, re.M).groups()
+    assert 0 < float(energy) < float(ann)
+    rates = json.loads((work / "firing_rates.json").read_text())
+    assert "head.neuron" in rates
+    assert all(0 <= rate <= 1 for rate in rates.values())
+
+
+def test_some_images_of_a_classifier_are_of_all_classes(config):
+    from mmspike.engine.inputs import val_batches
+
+    cfg = Config.fromfile(config)
+    loader = val_batches(cfg, 3)
+    assert [int(batch["data_samples"][0].gt_label) for batch in loader] == [0, 1, 2]
+    measures = runpy.run_path(str(ROOT / "tools/analysis_tools/compare_measures.py"))
+    assert measures["choose_images"](cfg, 3) == [0, 5, 11]  # of four of each class
+
+
+def test_classifiers_are_compared(trained, tested, config, tmp_path):
+    """Measured as testing measures."""
+    args = ["--checkpoints", trained[0], "--speed-images", 1, "--work-dir", tmp_path]
+    out = run("analysis_tools/compare.py", config, *args)
+    (ours,) = json.loads((tmp_path / "comparison.json").read_text())["models"]
+    assert ours["top-1"] == pytest.approx(tested["accuracy/top1"], abs=1e-3)
+    assert [ours["levels"], ours["kind"], ours["num_images"]] == ["4", "SNN", 12]
+    assert ours["dataset"] == "folders"
+    assert ours["rate_per_frame"] == pytest.approx(100 * ours["spikes_per_step"] / 4)
+    assert 0 < ours["energy_mj"] < ours["ann_energy_mj"]
+    assert "| top-1, % |" in out
 
 
 @pytest.mark.skipif(not library.is_available(), reason="kernels not compiled")

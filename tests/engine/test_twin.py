@@ -52,6 +52,16 @@ def test_twin_of_an_ordinary_neck_and_head():
     assert "neuron_cfg" not in twin.model.decode_head
 
 
+def test_the_teacher_of_a_classifier_is_left_as_it_is():
+    cfg = read("metaspikeformer_15m_t4_in1k.py", **{"backbone.time_steps": 4})
+    inner = read("metaspikeformer_55m_t4_in1k.py").model.to_dict()
+    cfg.model.teacher = dict(type="mmspike.cls.Teacher", model=inner, checkpoint="a.pth")
+    twin, two = ann_twin(cfg), with_time_steps(cfg, 2)
+    assert twin.model.teacher.model.to_dict() == two.model.teacher.model.to_dict() == inner
+    assert [twin.model.backbone.time_steps, two.model.backbone.time_steps] == [1, 2]
+    assert twin.model.neuron_cfg == twin.model.head.neuron_cfg == dict(type="ReLU")
+
+
 def test_nothing_that_spikes_has_no_twin():
     cfg = Config(dict(model=dict(type="mmdet.RetinaNet"), default_scope="mmdet"))
     with pytest.raises(ValueError, match="no part of the model takes a neuron_cfg"):

@@ -272,7 +272,6 @@ def test_legend_tells_what_differs_and_is_not_cut(plots, steps, expected):
         ((SEG, "--checkpoints", "a.pth", "b.pth"), "1 configs, 2 --checkpoints"),
         ((SEG, "--checkpoints", "a.pth"), "no file a.pth"),
         ((SEG, "--twin-options", "a=1"), "go with --twin"),
-        (("configs/metaspikeformer_15m_in1k.py",), "is a classifier; compares detectors and"),
         ((SEG, SEG), "two models are called semantic_fpn_metaspike_shapes"),
     ],
 )

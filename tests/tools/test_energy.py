@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import runpy
+import time
 
 import cv2
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from tests.tools.helpers import run
 
 SEGMENTOR = "configs/semantic_fpn_metaspike_shapes.py"
@@ -53,6 +56,19 @@ def test_energy_of_a_segmentor_on_one_image(what, shapes_root, tmp_path):
     size = [128, 128] if what == "image" else [72, 100]
     assert stem["input_shape"] == [1, 3, *size]
     assert report["firing_rate"] > 0.02
+
+
+def test_two_runs_of_a_config_go_to_two_folders(monkeypatch):
+    """As mmengine's runner has it: each its own, by the time."""
+    tool = runpy.run_path(str(ROOT / "tools/analysis_tools/get_energy.py"))
+    folders = []
+    strftime = time.strftime
+    for now in (1e9, 1e9 + 1):
+        monkeypatch.setattr(
+            time, "strftime", lambda form, now=now: strftime(form, time.gmtime(now))
+        )
+        folders.append(str(tool["new_folder"]("configs/a/net.py")))
+    assert folders == [f"work_dirs/energy/net/20010909_01464{i}" for i in range(2)]
 
 
 def test_spikes_of_an_image_are_drawn(tmp_path):

@@ -16,6 +16,7 @@ from mmspike.energy import Conventions, EnergyCounter
 from mmspike.engine.command_line import check_device, read_config_file
 from mmspike.engine.configs import use_scope
 from mmspike.engine.inputs import build_model, estimate_norms, noise_batch
+from mmspike.engine.misfits import misfits_in_words
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,9 +52,10 @@ def main() -> None:
     cfg = read_config_file("benchmark_energy", args.config, args.cfg_options)
     use_scope(cfg)
     torch.manual_seed(0)
-    model = build_model(cfg, None, args.device)
-    batch = noise_batch(cfg, tuple(args.shape))
-    estimate_norms(model, [batch])
+    with misfits_in_words("benchmark_energy", cfg):
+        model = build_model(cfg, None, args.device)
+        batch = noise_batch(cfg, tuple(args.shape))
+        estimate_norms(model, [batch])
 
     def run() -> None:
         model.test_step(batch)

@@ -1,9 +1,9 @@
-"""Compare detectors and segmentors: accuracy, energy, firing rates and time, over seeds and T.
+"""Compare models, trained over seeds and T: accuracy, energy, firing rates and time.
 
-Trains every config with several seeds (or takes checkpoints), with --twin its ANN twin too, and
-measures each in a process of its own. Writes comparison.md, .csv, .tex and .json, and
-comparison.pdf and .png. What is finished is never done twice: the same command goes on where it was
-stopped. docs/comparing.md says what the columns mean.
+Trains every config, of a detector, segmentor or classifier, with several seeds (or takes
+checkpoints), with --twin its ANN twin too, and measures each in a process of its own. Writes
+comparison.md, .csv, .tex and .json, and comparison.pdf and .png. What is finished is never done
+twice: the same command goes on where it was stopped. docs/comparing.md says what the columns mean.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mmengine.config import Config
 
 from mmspike.energy import Conventions
 from mmspike.engine.command_line import apply_options, parse_options, read_config_file
+from mmspike.engine.configs import type_name
 from mmspike.engine.twin import TWIN_DEFINITION, ann_twin, is_same_training, with_time_steps
 
 RATES = (
@@ -59,7 +60,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--twin-options", nargs="+", default=[], metavar="KEY=VALUE", help="for the twins alone"
     )
-    parser.add_argument("--num-images", type=int, help="measure the first so many test images")
+    parser.add_argument(
+        "--num-images",
+        type=int,
+        help="measure so many test images: the first, of classifiers from all of them",
+    )
     parser.add_argument("--speed-images", type=int, default=20, help="images that are timed (20)")
     parser.add_argument("--per-class", action="store_true", help="add the IoU of every class")
     parser.add_argument(
@@ -98,8 +103,6 @@ def variants_of(args: argparse.Namespace) -> Iterator[Run]:
         given = Path(args.checkpoints[i]) if args.checkpoints else None
         if "test_dataloader" not in cfg or "test_evaluator" not in cfg:
             raise SystemExit(f"compare: {path} has no test_dataloader and test_evaluator")
-        if cfg.get("default_scope") == "mmpretrain":
-            raise SystemExit(f"compare: {path} is a classifier; compares detectors and segmentors")
         try:
             for steps in args.time_steps or [None]:
                 other = cfg if steps is None else with_time_steps(cfg, steps)
@@ -193,8 +196,8 @@ def notes_on(
 
 
 def _is_pretrained(cfg: Config) -> bool:
-    init_cfg = cfg.model.get("backbone", {}).get("init_cfg")
-    return isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained"
+    given = (cfg.model.get("init_cfg"), cfg.model.get("backbone", {}).get("init_cfg"))
+    return any(type_name(init_cfg) == "Pretrained" for init_cfg in given)
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 import matplotlib as mpl
-from report_run import BLUE, ORANGE, read_scalars
+from report_plots import BLUE, ORANGE
+from report_run import read_scalars
 
 from mmspike.energy.plots import STYLE, save_figure
 

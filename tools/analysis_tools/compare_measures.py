@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch import nn
 
@@ -27,7 +28,9 @@ from mmspike.checkpoints import load_whole
 from mmspike.energy import EnergyCounter, EnergyReport
 from mmspike.energy.firing_rate import rates_per_frame
 from mmspike.engine.command_line import checkpoints_from_outside
-from mmspike.engine.configs import as_list, type_name
+from mmspike.engine.configs import as_list, host_of, type_name, use_scope
+from mmspike.engine.misfits import misfits_in_words
+from mmspike.engine.preflight.report import spread
 from mmspike.engine.weights import keep_runner_from_loading
 
 # what the hosts call them: in percent, and as we call them
@@ -39,6 +42,8 @@ METRICS = {
     "pascal_voc/mAP": (100.0, "mAP"),
     "mIoU": (1.0, "mIoU"),
     "aAcc": (1.0, "aAcc"),
+    "accuracy/top1": (1.0, "top-1"),
+    "accuracy/top5": (1.0, "top-5"),
 }
 
 
@@ -79,12 +84,13 @@ def measure_model(
     speed_images: int = 20,
     per_class: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate a detector or segmentor on its test data and measure what it costs.
+    """Evaluate a detector, segmentor or classifier on its test data and measure what it costs.
 
     Args:
         cfg: Config; changed in place.
         checkpoint: Checkpoint file.
-        num_images: Number of images, from the first; ``None`` for all.
+        num_images: Number of images, from the first; of a classifier, whose data sets are sorted
+            by class, from all of them. ``None`` for all.
         speed_images: Images that are timed, one by one, after two that are not.
         per_class: Whether to add the IoU of every class of a segmentor.
 
@@ -105,7 +111,7 @@ def measure_model(
     cfg.test_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
     cfg.test_dataloader.pop("prefetch_factor", None)
     if num_images is not None:
-        cfg.test_dataloader.dataset.indices = num_images
+        cfg.test_dataloader.dataset.indices = choose_images(cfg, num_images)
     for metric in as_list(cfg.test_evaluator) if per_class else []:
         if type_name(metric) == "IoUMetric":
             metric.type = "mmspike.seg.PerClassIoUMetric"
@@ -144,6 +150,14 @@ def measure_model(
     }
 
 
+def choose_images(cfg: Config, num_images: int) -> int | list[int]:
+    """What a data set of mmengine's takes as its ``indices``."""
+    if host_of(cfg) != "mmpretrain":
+        return num_images
+    use_scope(cfg)
+    return spread(range(len(DATASETS.build(cfg.test_dataloader.dataset))), num_images)
+
+
 def score_these_alone(runner: Runner) -> None:
     """Let COCO's metric judge the images of the data set, not all that its file names."""
     dataset = runner.test_dataloader.dataset
@@ -173,7 +187,7 @@ def rates_by_part(report: EnergyReport) -> dict[str, list[float]]:
 def describe(dataset: Any) -> str:
     """The name of a data set: its class, or where it lies if the class says nothing."""
     name = type(dataset).__name__.removesuffix("Dataset")
-    return Path(dataset.data_root).name if name in ("BaseSeg", "Coco") else name
+    return Path(dataset.data_root).name if name in ("BaseSeg", "Coco", "Custom") else name
 
 
 @torch.no_grad()
@@ -205,9 +219,10 @@ def peak_memory() -> float:
 def main() -> None:
     """Measure, and write the row."""
     args = parse_args()
-    with checkpoints_from_outside():
+    cfg = Config.fromfile(args.config)
+    with checkpoints_from_outside(), misfits_in_words("compare", cfg):
         row = measure_model(
-            Config.fromfile(args.config),
+            cfg,
             args.checkpoint,
             num_images=args.num_images,
             speed_images=args.speed_images,

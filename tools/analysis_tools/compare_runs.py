@@ -32,7 +32,11 @@ _PRELOADED = (
     "mmspike.engine.preflight",
     "matplotlib.pyplot",
 )
-_OF_HOST = {"mmdet": ("mmdet.apis", "mmspike.det"), "mmseg": ("mmseg.apis", "mmspike.seg")}
+_OF_HOST = {
+    "mmdet": ("mmdet.apis", "mmspike.det"),
+    "mmseg": ("mmseg.apis", "mmspike.seg"),
+    "mmpretrain": ("mmpretrain.apis", "mmspike.cls"),
+}
 _COLUMNS = 2  # of the rows: those that another version has measured are measured again
 _PROGRESS = re.compile(r"((?:Iter|Epoch)\((?:train|val|test)\)\s+\S*\[[^]]*\](?:\[[^]]*\])?)")
 _ETA = re.compile(r"eta: ([^ ]+(?: days?, [^ ]+)?)")

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmspike.energy.formats import latex_table
 
-METRICS = ("bbox mAP", "segm mAP", "mAP", "mIoU")
+METRICS = ("bbox mAP", "segm mAP", "mAP", "mIoU", "top-1")
 """Those that tables and figure show, in this order; all are in the CSV file."""
 Model = dict[str, Any]
 

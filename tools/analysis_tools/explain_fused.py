@@ -19,6 +19,7 @@ from mmspike.engine.command_line import (
     read_config_file,
 )
 from mmspike.engine.inputs import build_model, estimate_norms, noise_batch
+from mmspike.engine.misfits import misfits_in_words
 from mmspike.fused import explain
 
 
@@ -48,15 +49,15 @@ def main() -> None:
     check_device("explain_fused", args.device)
     cfg = read_config_file("explain_fused", args.config, args.cfg_options)
     torch.manual_seed(0)
-    with checkpoints_from_outside():
+    with checkpoints_from_outside(), misfits_in_words("explain_fused", cfg):
         model = build_model(cfg, args.checkpoint, args.device)
-    batch = noise_batch(cfg, tuple(args.shape))
-    if args.checkpoint is None:
-        estimate_norms(model, [batch])
-    if args.deploy:
-        switch_to_deploy(model)
-    with torch.set_grad_enabled(args.train):
-        report = explain(model.train(args.train), batch, lambda m, b: m.test_step(b))
+        batch = noise_batch(cfg, tuple(args.shape))
+        if args.checkpoint is None:
+            estimate_norms(model, [batch])
+        if args.deploy:
+            switch_to_deploy(model)
+        with torch.set_grad_enabled(args.train):
+            report = explain(model.train(args.train), batch, lambda m, b: m.test_step(b))
     print(report if args.brief else report.table())
 
 

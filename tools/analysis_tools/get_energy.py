@@ -7,6 +7,7 @@ energy.csv and three pictures. docs/energy.md says what is counted and how.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from mmspike.engine.inputs import (
     noise_batch,
     val_batches,
 )
+from mmspike.engine.misfits import misfits_in_words
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,7 +48,9 @@ def parse_args() -> argparse.Namespace:
         "--shape", nargs=2, type=int, metavar=("H", "W"), help="noise of this height and width"
     )
     parser.add_argument("--num-images", type=int, help="images of the validation set (10)")
-    parser.add_argument("--out", type=Path, help="folder; default: work_dirs/energy/<config>")
+    parser.add_argument(
+        "--out", type=Path, help="folder; default: a new one, work_dirs/energy/<config>/<time>"
+    )
     defaults = Conventions()
     parser.add_argument("--mac-pj", type=float, default=defaults.mac_pj, help="pJ per MAC (4.6)")
     parser.add_argument("--ac-pj", type=float, default=defaults.ac_pj, help="pJ per addition (0.9)")
@@ -114,13 +118,19 @@ def run(args: argparse.Namespace) -> EnergyReport:
         raise SystemExit(f"get_energy: {error}") from error
     cfg = read_config_file("get_energy", args.config, args.cfg_options)
     use_scope(cfg)
-    batches, data = choose_images(args, cfg)
-    torch.manual_seed(0)
-    model = build_model(cfg, args.checkpoint, args.device)
-    if args.checkpoint is None:
-        estimate_norms(model, batches)
-        data += "; RANDOM WEIGHTS, statistics of norms from the same images"
-    return measure(model, batches, conventions, data, progress=len(batches) > 1)
+    with misfits_in_words("get_energy", cfg):
+        batches, data = choose_images(args, cfg)
+        torch.manual_seed(0)
+        model = build_model(cfg, args.checkpoint, args.device)
+        if args.checkpoint is None:
+            estimate_norms(model, batches)
+            data += "; RANDOM WEIGHTS, statistics of norms from the same images"
+        return measure(model, batches, conventions, data, progress=len(batches) > 1)
+
+
+def new_folder(config: str) -> Path:
+    """A folder for this run alone, named after the time as mmengine names those of its runs."""
+    return Path("work_dirs/energy") / Path(config).stem / time.strftime("%Y%m%d_%H%M%S")
 
 
 def main() -> None:
@@ -129,7 +139,7 @@ def main() -> None:
     if args.checkpoint and not Path(args.checkpoint).is_file():
         raise SystemExit(f"get_energy: no file {args.checkpoint}")
     check_device("get_energy", args.device)
-    out = args.out or Path("work_dirs/energy") / Path(args.config).stem
+    out = args.out or new_folder(args.config)
     if out.exists() and not out.is_dir():
         raise SystemExit(f"get_energy: --out: {out} is a file, not a folder")
     with checkpoints_from_outside():

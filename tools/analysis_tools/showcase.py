@@ -17,6 +17,7 @@ from mmspike.energy.plots import STYLE
 from mmspike.engine.command_line import checkpoints_from_outside, read_config_file
 from mmspike.engine.configs import use_scope
 from mmspike.engine.inputs import build_model, file_batch
+from mmspike.engine.misfits import misfits_in_words
 
 sys.path.append(str(Path(__file__).parents[1]))
 from image_demo import predict_and_draw
@@ -43,8 +44,9 @@ def rates_on(args: argparse.Namespace, image: str) -> dict[str, torch.Tensor]:
     """Firing rates ``[H, W]`` of the parts, averaged over time."""
     cfg = read_config_file("showcase", args.config, args.cfg_options)
     use_scope(cfg)
-    model = build_model(cfg, args.checkpoint, args.device)
-    rates = record(model, file_batch(cfg, image))
+    with misfits_in_words("showcase", cfg):
+        model = build_model(cfg, args.checkpoint, args.device)
+        rates = record(model, file_batch(cfg, image))
     missing = [part for part in args.parts if part not in rates]
     if missing:
         raise SystemExit(f"showcase: --parts: no {', '.join(missing)}; there are {list(rates)}")

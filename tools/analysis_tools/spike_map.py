@@ -29,6 +29,7 @@ from mmspike.engine.command_line import (
 )
 from mmspike.engine.configs import use_scope
 from mmspike.engine.inputs import Batch, build_model, estimate_norms, file_batch
+from mmspike.engine.misfits import misfits_in_words
 from mmspike.neurons import levels_of, unit_of
 
 mpl.use("Agg")
@@ -153,14 +154,14 @@ def main() -> None:
         batch = file_batch(cfg, args.image)
     except ValueError as error:
         raise SystemExit(f"spike_map: {error}") from error
-    with checkpoints_from_outside():
+    title = f"{Path(args.config).stem}, {Path(args.image).name}"
+    with checkpoints_from_outside(), misfits_in_words("spike_map", cfg):
         torch.manual_seed(0)
         model = build_model(cfg, args.checkpoint, args.device)
-    title = f"{Path(args.config).stem}, {Path(args.image).name}"
-    if args.checkpoint is None:
-        estimate_norms(model, [batch])
-        title += ", RANDOM WEIGHTS"
-    maps = record(model, batch)
+        if args.checkpoint is None:
+            estimate_norms(model, [batch])
+            title += ", RANDOM WEIGHTS"
+        maps = record(model, batch)
     if not maps:
         raise SystemExit(f"spike_map: the model of {args.config} has no neurons on maps")
     height, width = batch["data_samples"][0].img_shape[:2]
