@@ -39,7 +39,7 @@ from mmspike.layers.conv import (
     spike_conv,
 )
 from mmspike.layers.efficient_attention import EfficientSpikeAttention
-from mmspike.neurons import IntegerLIF, build_neuron, default_neuron_cfg, name_of
+from mmspike.neurons import IntegerLIF, default_neuron_cfg, neuron_class
 from mmspike.registry import MODELS
 
 Cfg = dict[str, Any]
@@ -151,7 +151,7 @@ class ESpikeFormer(SpikeFormer):
         if attn_scale != "published":
             attn_scale = read_attn_scale(owner, attn_scale)
         neuron = (default_neuron_cfg() or NEURON) if neuron_cfg in (None, {}) else neuron_cfg
-        _warn_of_other_neurons(build_neuron(neuron))
+        _warn_of_other_neurons(neuron)
         attention: Cfg = {
             "num_heads": size.num_heads,
             "scale": attn_scale,
@@ -184,13 +184,15 @@ class ESpikeFormer(SpikeFormer):
         )
 
 
-def _warn_of_other_neurons(neuron: nn.Module) -> None:
+def _warn_of_other_neurons(neuron_cfg: Cfg) -> None:
     """Say that neurons are not the published ones: a model may name others for all parts."""
-    if isinstance(neuron, IntegerLIF):
+    kind = neuron_class(neuron_cfg)
+    if isinstance(kind, type) and issubclass(kind, IntegerLIF):
         return
+    name = getattr(kind, "__name__", kind)
     print_log(
-        f"ESpikeFormer: its neurons are {name_of(neuron)}, by its neuron_cfg or the model's; the "
-        "published ones, and checkpoints, are for dict(type='mmspike.IntegerLIF', levels=4)",
+        f"ESpikeFormer: its neurons are {name}, by its neuron_cfg or the model's; the published "
+        "ones, and checkpoints, are for dict(type='mmspike.IntegerLIF', levels=4)",
         "current",
         level=logging.WARNING,
     )
