@@ -10,7 +10,7 @@ weight layer but the first reads spikes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -127,6 +127,8 @@ class ESpikeFormer(SpikeFormer):
         [(1, 1, 16, 8, 12), (1, 1, 16, 4, 6), (1, 1, 24, 2, 3), (1, 1, 32, 2, 3)]
     """
 
+    named_archs = E_SPIKEFORMER
+
     def __init__(
         self,
         arch: str | Cfg = "10M",
@@ -147,10 +149,10 @@ class ESpikeFormer(SpikeFormer):
         owner = type(self).__name__
         args = (arch, time_steps, in_channels, out_indices, frozen_stages, drop_path_rate, norm_cfg)
         check_arguments(owner, *args)
-        size = read_arch(owner, arch, E_SPIKEFORMER)
+        size = read_arch(owner, arch, self.named_archs)
         if attn_scale != "published":
             attn_scale = read_attn_scale(owner, attn_scale)
-        neuron = (default_neuron_cfg() or NEURON) if neuron_cfg in (None, {}) else neuron_cfg
+        neuron: Any = self.neuron_of(neuron_cfg or default_neuron_cfg())
         _warn_of_other_neurons(neuron)
         attention: Cfg = {
             "num_heads": size.num_heads,
@@ -181,7 +183,13 @@ class ESpikeFormer(SpikeFormer):
             norm_eval,
             with_cp,
             init_cfg,
+            {"attn_scale": attn_scale},
         )
+
+    @staticmethod
+    def neuron_of(cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """See :class:`mmspike.neurons.protocols.ChoosesNeuron`: the published one, unless told."""
+        return cfg or NEURON
 
 
 def _warn_of_other_neurons(neuron_cfg: Cfg) -> None:

@@ -10,7 +10,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mmspike.checkpoints import CheckpointError
-from mmspike.checkpoints.loading import init_weights
+from mmspike.checkpoints.init import init_weights
 from mmspike.cls.head import SpikeClsHead
 from mmspike.cls.teacher import Teacher
 from mmspike.layers.checks import expect, expect_sequences_where_read

@@ -9,7 +9,12 @@ from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mmspike.layers.classify import build_classifier_neuron, classify, join_scores
+from mmspike.layers.classify import (
+    build_classifier_neuron,
+    classifier_neuron_of,
+    classify,
+    join_scores,
+)
 from mmspike.layers.time import mean_over_time
 from mmspike.registry import CLS_MODELS
 
@@ -46,6 +51,7 @@ class SpikeClsHead(ClsHead):
     """
 
     takes_sequences = True
+    neuron_of = staticmethod(classifier_neuron_of)
 
     def __init__(
         self,

@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 
 import mmspike
 from mmspike.backbones import ESpikeFormer, MetaSpikeFormer
-from mmspike.checkpoints import CheckpointError, load_pretrained, read_checkpoint
+from mmspike.checkpoints import CheckpointError, read_checkpoint
+from mmspike.checkpoints.loading import load_tensors
+from mmspike.checkpoints.record import RECORD, make_record, model_config
 from mmspike.checkpoints.report import with_article
 from mmspike.checkpoints.sources import arch_of, sort_checkpoint
 from mmspike.checkpoints.upstream import E_SPIKEFORMER, to_upstream_state_dict
@@ -49,7 +51,7 @@ def convert(
     stem = sorted_.backbone.get("stages.0.downsample.layer.weight", torch.empty(0, 3))
     backbone = ESpikeFormer if sorted_.family is E_SPIKEFORMER else MetaSpikeFormer
     model = backbone(arch, in_channels=stem.size(1))
-    load_pretrained(model, source, prefix=prefix)  # or say what is wrong
+    print(load_tensors(model, file, prefix=prefix))  # or say what is wrong
     archs = sorted_.family.archs
     names = [name for name, arch in archs.items() if list(arch.embed_dims) == widths]
     metadata = {
@@ -60,6 +62,10 @@ def convert(
         "source_sha256": file.sha256,
         "mmspike_version": mmspike.__version__,
     }
+    with_head = to_upstream and bool(sorted_.heads)
+    record = make_record(model_config(file.content, file.metadata), with_head)
+    if record:
+        metadata[RECORD] = record
     tensors = sorted_.backbone
     if to_upstream:
         tensors = to_upstream_state_dict(tensors) | sorted_.heads
