@@ -29,6 +29,8 @@ from mmspike.neurons.known import inference_settings, known_neuron
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for values in [0, 1]
 BACKBONES = {"Meta-SpikeFormer": MetaSpikeFormer, "E-SpikeFormer": ESpikeFormer}
+HEADS = 8
+"""Attention heads of all published models."""
 IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 
 
@@ -79,12 +81,18 @@ def build(
     trained = model_config(file.content, file.metadata)
     classifier = CLASSIFIERS[source.family.name]
     options = recorded_options(trained, BACKBONES[source.family.name])
-    arch = {"embed_dims": widths, "num_heads": 8, **options.pop("arch", {})}
+    arch = {"embed_dims": widths, **options.pop("arch", {})}
+    if num_heads is None and "num_heads" not in arch and any(w % HEADS for w in widths[2:]):
+        raise CheckpointError(
+            f"checkpoint {checkpoint}: does not record how many attention heads it has, and its "
+            f"widths {widths[2:]} do not divide among {HEADS}; give --num-heads"
+        )
+    arch["num_heads"] = num_heads or arch.get("num_heads", HEADS)
     given = {"time_steps": time_steps} if time_steps is not None else {}
     model = classifier(
         num_classes=source.heads["head.weight"].size(0),
         distilled="head_kd.weight" in source.heads,
-        arch=arch if num_heads is None else {**arch, "num_heads": num_heads},
+        arch=arch,
         in_channels=source.backbone["stages.0.downsample.layer.weight"].size(1),
         **{**options, **given},
     )
