@@ -9,6 +9,7 @@ from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmspike.layers.arguments import are_counts, refuse_unless
 from mmspike.layers.classify import (
     build_classifier_neuron,
     classifier_neuron_of,
@@ -47,7 +48,8 @@ class SpikeClsHead(ClsHead):
             for weights and 0 for biases.
 
     Raises:
-        ValueError: If there is a ``distill_loss`` without ``distillation``.
+        ValueError: If there is a ``distill_loss`` without ``distillation``, or ``topk`` is no
+            number.
     """
 
     takes_sequences = True
@@ -67,7 +69,8 @@ class SpikeClsHead(ClsHead):
     ) -> None:
         if distill_loss is not None and not distillation:
             raise ValueError("SpikeClsHead: distill_loss is given, but distillation is False")
-        ks = (topk,) if isinstance(topk, int) else tuple(topk)
+        ks = (topk,) if isinstance(topk, int) else topk
+        refuse_unless(are_counts(ks), "SpikeClsHead", "topk", "a number, or several", topk)
         super().__init__(
             loss=dict(loss or PUBLISHED_LOSS),
             topk=tuple(k for k in ks if k <= num_classes),
