@@ -153,7 +153,7 @@ class SpikeFormer(InitLog):
         """Whether maps have a time axis, ``[T, B, C, H, W]``."""
         return self.decode is None
 
-    def settings(self, cfg: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def beside_weights(self, cfg: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """See :class:`mmspike.neurons.protocols.Configured`."""
         if cfg is not None:
             return settings_of(type(self), self.named_archs, cfg)

@@ -120,7 +120,7 @@ def neuron_then(module: nn.Module, part: Mapping, common: Any) -> Mapping[str, A
 def _settings(module: nn.Module, part: Mapping | None = None) -> dict[str, Any]:
     """What a part, or a config of it, computes with beside weights and neurons."""
     if isinstance(module, Configured):
-        return module.settings(part)
+        return module.beside_weights(part)
     name = "time_steps"
     value = getattr(module, name, None)
     if part is not None:

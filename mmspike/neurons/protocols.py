@@ -70,7 +70,7 @@ class ChoosesNeuron(Protocol):
 class Configured(Protocol):
     """A part that computes with more than weights and neurons, and tells with what."""
 
-    def settings(self, cfg: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def beside_weights(self, cfg: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Its settings, by the names of its arguments, or those of a config, as far as it tells.
 
         As with :meth:`ChoosesNeuron.neuron_of`, nothing of a config may be run.
