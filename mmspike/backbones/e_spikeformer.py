@@ -152,7 +152,8 @@ class ESpikeFormer(SpikeFormer):
         size = read_arch(owner, arch, self.named_archs)
         if attn_scale != "published":
             attn_scale = read_attn_scale(owner, attn_scale)
-        neuron: Any = self.neuron_of(neuron_cfg or default_neuron_cfg())
+        default: Any = self.neuron_of(default_neuron_cfg())
+        neuron = default if neuron_cfg in (None, {}) else neuron_cfg
         _warn_of_other_neurons(neuron)
         attention: Cfg = {
             "num_heads": size.num_heads,
