@@ -65,9 +65,8 @@ def load_pretrained(
     Raises:
         CheckpointError: If the file cannot be read (see
             :func:`~mmspike.checkpoints.reading.read_checkpoint`), holds numbers that are not
-            finite, or does not fit.
+            finite, or does not fit; or if ``allow_missing`` or ``allow_changed`` is something else.
         TypeError: If the model has neither.
-        ValueError: If ``allow_missing`` or ``allow_changed`` names anything else.
     """
     allow_missing = read_names("allow_missing", allow_missing)
     allow_changed = read_names("allow_changed", allow_changed, CHANGES)

@@ -17,6 +17,7 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
+from mmspike.checkpoints.reading import CheckpointError
 from mmspike.neurons import name_of
 from mmspike.neurons.build import AtRest
 from mmspike.neurons.known import inference_settings, is_plain, known_neuron, short_name
@@ -73,13 +74,13 @@ def read_names(argument: str, value: Any, known: Sequence[str] | None = None) ->
         known: The names that there are; ``None`` for any.
 
     Raises:
-        ValueError: If it is something else; it names argument, expectation and value.
+        CheckpointError: If it is something else; it names argument, expectation and value.
     """
     given = (value,) if isinstance(value, str) else value
     several = isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)
     if not several or not (known is None or set(given) <= set(known)):
         expected = "names of tensors or parts" if known is None else f"some of {', '.join(known)}"
-        raise ValueError(f"{argument} must be {expected}, got {value!r}")
+        raise CheckpointError(f"{argument} must be {expected}, got {value!r}")
     return tuple(given)
 
 

@@ -37,7 +37,7 @@ class FitHook(Hook):
             one in which they were trained, see :func:`mmspike.checkpoints.load_pretrained`.
 
     Raises:
-        ValueError: If ``allow_changed`` names anything else.
+        CheckpointError: If ``allow_changed`` names anything else.
 
     Examples:
         ``custom_hooks = [dict(type="mmspike.FitHook")]`` in a config; ``tools/train.py`` adds it.

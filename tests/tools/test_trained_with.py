@@ -13,7 +13,7 @@ from mmengine.registry import MODELS
 from safetensors import safe_open
 
 import mmspike.registry  # noqa: F401
-from mmspike.checkpoints import load_pretrained, read_checkpoint
+from mmspike.checkpoints import CheckpointError, load_pretrained, read_checkpoint
 from mmspike.engine.command_line import parse_options
 from tests.conftest import ROOT
 from tests.tools.helpers import run
@@ -216,5 +216,5 @@ def test_a_change_that_is_meant_is_no_warning_and_others_are(files, said):
 def test_a_change_that_there_is_not_is_refused(value, files):
     expected = "allow_changed must be some of neuron_cfg, time_steps, num_heads, attn_scale, attn_"
     model = MODELS.build(backbone_cfg(files["slim.pth"]))
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(CheckpointError, match=expected):
         load_pretrained(model, files["slim.pth"], allow_changed=value)

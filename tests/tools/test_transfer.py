@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -82,6 +84,23 @@ def test_to_slim_and_back_bit_for_bit(tmp_path, published, name):
     for key, value in back.items():
         assert value.dtype == expected[key].dtype
         assert torch.equal(value, expected[key]), key
+
+
+@pytest.mark.parametrize("depths", [[1, 1, 1, 2, 1], [1, 2, 1, 2, 1]])
+def test_other_depths_are_those_that_the_file_records(depths, tmp_path):
+    arch = dict(embed_dims=[16, 16, 24, 32], num_heads=4, depths=depths)
+    model = MetaSpikeFormer(arch)
+    cfg = f"model = dict(backbone=dict(type='mmspike.MetaSpikeFormer', arch={arch!r}))"
+    content = {"state_dict": model.state_dict(), "meta": {"cfg": cfg}}
+    torch.save(content, tmp_path / "other.pth")
+    run(CONVERT, tmp_path / "other.pth", tmp_path / "slim.safetensors")
+    with safe_open(tmp_path / "slim.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["arch"])["depths"] == depths
+    upstream = [tmp_path / "slim.safetensors", tmp_path / "up.pth", "--to-upstream"]
+    out = run(CONVERT, *upstream, ok=depths[1] == 1)
+    if depths[1] > 1:  # the published code has one block there
+        assert "has no name in a published Meta-SpikeFormer checkpoint" in out
+        assert "Traceback" not in out
 
 
 def test_metadata_tells_where_weights_come_from(tmp_path, published):
