@@ -15,7 +15,12 @@ model = dict(
         distill_loss=dict(type="mmspike.cls.HardDistillation", alpha=0.5),
     ),
     teacher=dict(type="mmspike.cls.Teacher", model="caformer_b36.sail_in22k_ft_in1k"),
-    # not strict, since the second head is not in the file
-    init_cfg=dict(type="Pretrained", checkpoint=_base_.pretrained_15m, strict=False),
+    init_cfg=dict(
+        type="Pretrained",
+        checkpoint=_base_.pretrained_15m,
+        strict=False,  # heads of other classes start anew, with a warning
+        allow_missing=["head.head_kd"],  # the second head is new, and T another, both on purpose
+        allow_changed=["time_steps"],
+    ),
 )
 train_dataloader = dict(batch_size=24)

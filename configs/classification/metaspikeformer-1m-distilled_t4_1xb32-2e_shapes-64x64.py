@@ -12,8 +12,12 @@ model = dict(
         model="{{ fileDirname }}/metaspikeformer-1m-relu_t1_1xb32-6e_shapes-64x64.py",
         checkpoint=work_dirs + "teacher/epoch_6.pth",
     ),
-    # not strict, since the second head is not in the file
-    init_cfg=dict(type="Pretrained", checkpoint=work_dirs + "t1/epoch_9.pth", strict=False),
+    init_cfg=dict(
+        type="Pretrained",
+        checkpoint=work_dirs + "t1/epoch_9.pth",
+        allow_missing=["head.head_kd"],  # the second head is new, and T another, both on purpose
+        allow_changed=["time_steps"],
+    ),
 )
 train_cfg = dict(max_epochs=epochs)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

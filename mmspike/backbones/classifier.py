@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmspike.backbones.e_spikeformer import NEURON, ESpikeFormer
 from mmspike.backbones.meta_spikeformer import MetaSpikeFormer
 from mmspike.backbones.spikeformer import SpikeFormer
-from mmspike.checkpoints.loading import init_weights
+from mmspike.checkpoints.init import init_weights
 from mmspike.layers.classify import build_classifier_neuron, classify, join_scores
 from mmspike.layers.init_log import InitLog
 from mmspike.neurons.arguments import check_flag

@@ -10,7 +10,7 @@ weight layer but the first reads spikes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -39,7 +39,7 @@ from mmspike.layers.conv import (
     spike_conv,
 )
 from mmspike.layers.efficient_attention import EfficientSpikeAttention
-from mmspike.neurons import IntegerLIF, build_neuron, default_neuron_cfg, name_of
+from mmspike.neurons import IntegerLIF, default_neuron_cfg, neuron_class
 from mmspike.registry import MODELS
 
 Cfg = dict[str, Any]
@@ -127,6 +127,8 @@ class ESpikeFormer(SpikeFormer):
         [(1, 1, 16, 8, 12), (1, 1, 16, 4, 6), (1, 1, 24, 2, 3), (1, 1, 32, 2, 3)]
     """
 
+    named_archs = E_SPIKEFORMER
+
     def __init__(
         self,
         arch: str | Cfg = "10M",
@@ -147,11 +149,12 @@ class ESpikeFormer(SpikeFormer):
         owner = type(self).__name__
         args = (arch, time_steps, in_channels, out_indices, frozen_stages, drop_path_rate, norm_cfg)
         check_arguments(owner, *args)
-        size = read_arch(owner, arch, E_SPIKEFORMER)
+        size = read_arch(owner, arch, self.named_archs)
         if attn_scale != "published":
             attn_scale = read_attn_scale(owner, attn_scale)
-        neuron = (default_neuron_cfg() or NEURON) if neuron_cfg in (None, {}) else neuron_cfg
-        _warn_of_other_neurons(build_neuron(neuron))
+        default: Any = self.neuron_of(default_neuron_cfg())
+        neuron = default if neuron_cfg in (None, {}) else neuron_cfg
+        _warn_of_other_neurons(neuron)
         attention: Cfg = {
             "num_heads": size.num_heads,
             "scale": attn_scale,
@@ -181,16 +184,24 @@ class ESpikeFormer(SpikeFormer):
             norm_eval,
             with_cp,
             init_cfg,
+            {"attn_scale": attn_scale},
         )
 
+    @staticmethod
+    def neuron_of(cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """See :class:`mmspike.neurons.protocols.ChoosesNeuron`: the published one, unless told."""
+        return cfg or NEURON
 
-def _warn_of_other_neurons(neuron: nn.Module) -> None:
+
+def _warn_of_other_neurons(neuron_cfg: Cfg) -> None:
     """Say that neurons are not the published ones: a model may name others for all parts."""
-    if isinstance(neuron, IntegerLIF):
+    kind = neuron_class(neuron_cfg)
+    if isinstance(kind, type) and issubclass(kind, IntegerLIF):
         return
+    name = getattr(kind, "__name__", kind)
     print_log(
-        f"ESpikeFormer: its neurons are {name_of(neuron)}, by its neuron_cfg or the model's; the "
-        "published ones, and checkpoints, are for dict(type='mmspike.IntegerLIF', levels=4)",
+        f"ESpikeFormer: its neurons are {name}, by its neuron_cfg or the model's; the published "
+        "ones, and checkpoints, are for dict(type='mmspike.IntegerLIF', levels=4)",
         "current",
         level=logging.WARNING,
     )

@@ -22,6 +22,7 @@ from mmspike.backbones.arguments import (
     read_init_pixels,
 )
 from mmspike.backbones.blocks import Block, ChannelMLP, SepConv
+from mmspike.backbones.settings import attn_neuron_settings
 from mmspike.backbones.spikeformer import (
     ATTN_STRIDE,
     CONV_STAGES,
@@ -85,6 +86,8 @@ class MetaSpikeFormer(SpikeFormer):
         [(2, 1, 16, 8, 12), (2, 1, 16, 4, 6), (2, 1, 24, 2, 3), (2, 1, 32, 2, 3)]
     """
 
+    named_archs = META_SPIKEFORMER
+
     def __init__(
         self,
         arch: str | dict[str, Any] = "15M",
@@ -106,7 +109,7 @@ class MetaSpikeFormer(SpikeFormer):
         owner = type(self).__name__
         args = (arch, time_steps, in_channels, out_indices, frozen_stages, drop_path_rate, norm_cfg)
         check_arguments(owner, *args)
-        size = read_arch(owner, arch, META_SPIKEFORMER)
+        size = read_arch(owner, arch, self.named_archs)
         attention: dict[str, Any] = {
             "num_heads": size.num_heads,
             "attn_neuron_cfg": read_attn_neuron(owner, attn_neuron_cfg, neuron_cfg),
@@ -133,4 +136,8 @@ class MetaSpikeFormer(SpikeFormer):
             norm_eval,
             with_cp,
             init_cfg,
+            {
+                "attn_scale": attn_scale,
+                "attn_neuron_cfg": attn_neuron_settings(attn_neuron_cfg),
+            },
         )

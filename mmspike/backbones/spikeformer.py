@@ -7,7 +7,7 @@ last two with attention. Everything is shared but the blocks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, count
 from typing import Any
 
@@ -18,7 +18,8 @@ from mmspike import fused
 from mmspike.archs import Arch
 from mmspike.backbones.arguments import read_with_cp, warn_of_strides
 from mmspike.backbones.blocks import Block, Stage, Stem
-from mmspike.checkpoints.loading import init_weights
+from mmspike.backbones.settings import settings_of
+from mmspike.checkpoints.init import init_weights
 from mmspike.layers.arguments import refuse_unless
 from mmspike.layers.checks import is_doubling
 from mmspike.layers.conv import ONE_SIGMA_RATE, SpikeLayer, spike_conv, spread_biases
@@ -96,10 +97,13 @@ class SpikeFormer(InitLog):
         norm_eval: Whether norms keep their statistics in training.
         with_cp: Whether, or of which stages, blocks are checkpointed in training.
         init_cfg: OpenMMLab's initialisation.
+        attn_settings: What the attention computes with beside weights, by the names of arguments.
 
     Raises:
         TypeError, ValueError: If an argument is none of these.
     """
+
+    named_archs: Mapping[str, Arch] = {}
 
     def __init__(
         self,
@@ -111,6 +115,7 @@ class SpikeFormer(InitLog):
         norm_eval: bool,
         with_cp: bool | Sequence[int],
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None,
+        attn_settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         owner = type(self).__name__
@@ -118,6 +123,8 @@ class SpikeFormer(InitLog):
         check_flag(f"{owner}: norm_eval", norm_eval)
         self.decode = decode
         self.depths = arch.depths
+        self.num_heads = arch.num_heads
+        self.attn_settings = dict(attn_settings or {})
         if out_indices is None:
             out_indices = (1, 2, 4) if decode else (1, 2, 3, 4)
         self.out_indices = tuple(out_indices)
@@ -145,6 +152,13 @@ class SpikeFormer(InitLog):
     def gives_sequences(self) -> bool:
         """Whether maps have a time axis, ``[T, B, C, H, W]``."""
         return self.decode is None
+
+    def beside_weights(self, cfg: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """See :class:`mmspike.neurons.protocols.Configured`."""
+        if cfg is not None:
+            return settings_of(type(self), self.named_archs, cfg)
+        own = {"time_steps": self.time_steps, "num_heads": self.num_heads}
+        return own | self.attn_settings
 
     def forward(self, img: Tensor) -> tuple[Tensor, ...]:
         """Compute feature maps of membrane potentials.

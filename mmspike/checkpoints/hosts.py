@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmspike.checkpoints.reading import CheckpointError, read_checkpoint
-from mmspike.checkpoints.trained_with import CONFIG_TEXT
+from mmspike.checkpoints.record import CONFIG_TEXT
 
 _OTHER_STORES = [r"(\S+\:)?s3://", r"(\S+\:)?petrel://", "pavi://"]
 _GPU_IDS = re.compile(r"^gpu_ids\s*=\s*(?:range\((\d{1,5}), (\d{1,5})\)|\[([\d,\s]*)\])", re.M)
@@ -50,7 +50,7 @@ def without_code(content: Any, file: str) -> Any:
     ``Runner.resume`` executes ``meta["config"]`` for the number of GPUs that it names (files of
     before mmengine have it), ``BaseInferencer`` the text under ``cfg`` for the model. The number of
     GPUs is kept, as text of this function's own, and the model's config under another key, for
-    :func:`mmspike.checkpoints.trained_with.warn_of_other_neurons`, which runs nothing of it.
+    :func:`mmspike.checkpoints.record.model_config`, which runs nothing of it.
 
     Args:
         content: What was read; changed in place.

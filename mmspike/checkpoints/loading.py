@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
-from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor, nn
 
 from mmspike.checkpoints.fit import compare_tensors
-from mmspike.checkpoints.reading import CheckpointError, read_checkpoint
+from mmspike.checkpoints.reading import CheckpointError, CheckpointFile, read_checkpoint
+from mmspike.checkpoints.record import model_config
 from mmspike.checkpoints.report import LoadReport, explain_misfit
 from mmspike.checkpoints.sources import (
     Source,
@@ -27,7 +25,7 @@ from mmspike.checkpoints.sources import (
     sort_checkpoint,
     strip_wrappers,
 )
-from mmspike.checkpoints.trained_with import warn_of_other_neurons
+from mmspike.checkpoints.trained_with import CHANGES, read_names, warn_if_trained_otherwise
 from mmspike.layers.forms import FormError, check_forms
 from mmspike.neurons.build import neuron_state_names
 
@@ -38,6 +36,8 @@ def load_pretrained(
     *,
     strict: bool = True,
     prefix: str = "",
+    allow_missing: str | Sequence[str] = (),
+    allow_changed: str | Sequence[str] = (),
 ) -> LoadReport:
     """Load pretrained weights into a backbone, or into the backbone of a whole model.
 
@@ -53,6 +53,11 @@ def load_pretrained(
         strict: Whether file and model must have the same backbone tensors. Otherwise those that fit
             are loaded, and the others stand in the report and in a warning.
         prefix: What the names of wanted tensors start with, where a file holds several networks.
+        allow_missing: Tensors of the model, or parts of it such as ``"head.head_kd"``, that the
+            file need not have: layers that are new.
+        allow_changed: Settings beside the weights in which the model is meant to differ from the
+            one in which they were trained, some of :data:`mmspike.checkpoints.trained_with.CHANGES`
+            such as ``"time_steps"``. A warning tells of others, where the file tells them.
 
     Returns:
         What was loaded, and what was not.
@@ -60,10 +65,46 @@ def load_pretrained(
     Raises:
         CheckpointError: If the file cannot be read (see
             :func:`~mmspike.checkpoints.reading.read_checkpoint`), holds numbers that are not
-            finite, or does not fit.
+            finite, or does not fit; or if ``allow_missing`` or ``allow_changed`` is something else.
         TypeError: If the model has neither.
     """
+    allow_missing = read_names("allow_missing", allow_missing)
+    allow_changed = read_names("allow_changed", allow_changed, CHANGES)
     model = getattr(model, "module", model)  # inside a wrapper of distributed training
+    checkpoint = read_checkpoint(file, mmap=True)
+    report = load_tensors(model, checkpoint, strict, prefix, allow_missing)
+    parts = {"backbone": getattr(model, "backbone", model)}
+    if parts["backbone"] is not model and any(name.startswith("head.") for name in report.loaded):
+        parts["head"] = model.head
+    trained = model_config(checkpoint.content, checkpoint.metadata)
+    warn_if_trained_otherwise(parts, trained, checkpoint.path, allow_changed)
+    report = replace(report, sha256=checkpoint.sha256)  # the file was hashed meanwhile
+    print_log(str(report), "current", level=20 if report.fits else 30)
+    return report
+
+
+def load_tensors(
+    model: nn.Module,
+    checkpoint: CheckpointFile,
+    strict: bool = True,
+    prefix: str = "",
+    allow_missing: Sequence[str] = (),
+) -> LoadReport:
+    """Load what was read, whatever the file says beside its weights.
+
+    Args:
+        model: As in :func:`load_pretrained`.
+        checkpoint: What was read.
+        strict: As in :func:`load_pretrained`, also what follows.
+        prefix: See above.
+        allow_missing: See above.
+
+    Returns:
+        What was loaded, without the hash of the file.
+
+    Raises:
+        CheckpointError, TypeError: As in :func:`load_pretrained`.
+    """
     part = "backbone." if hasattr(model, "backbone") else ""
     targets = {
         name: tensor
@@ -75,7 +116,6 @@ def load_pretrained(
         raise TypeError(
             f"load_pretrained: {type(backbone).__name__} is not a MetaSpikeFormer or ESpikeFormer"
         )
-    checkpoint = read_checkpoint(file, mmap=True)
     source = sort_checkpoint(checkpoint, prefix)
     offered = {part + name: tensor for name, tensor in source.backbone.items()}
     heads = {published_head(k): k for k in targets if k.startswith(("head.", "head_kd."))}
@@ -87,14 +127,12 @@ def load_pretrained(
     if not learnt & offered.keys():  # the file is of other neurons
         targets = {name: tensor for name, tensor in targets.items() if name not in learnt}
     report = _compare(str(checkpoint.path), source, part, offered, targets)
+    report = report.with_new(allow_missing)
     if strict and not report.fits:
         raise CheckpointError(explain_misfit(report, source, targets, part))
     tensors = {name: offered[name] for name in report.loaded}
     _check_numbers(report.file, tensors, targets)
     model.load_state_dict(tensors, strict=False)
-    warn_of_other_neurons(backbone, checkpoint.content, checkpoint.path, "backbone")
-    report = replace(report, sha256=checkpoint.sha256)  # the file was hashed meanwhile
-    print_log(str(report), "current", level=20 if report.fits else 30)
     return report
 
 
@@ -194,56 +232,5 @@ def load_whole(
     tensors = {name: offered[name] for name in targets}
     _check_numbers(str(checkpoint.path), tensors, targets)
     model.load_state_dict(tensors)
-    warn_of_other_neurons(model, checkpoint.content, checkpoint.path)
-
-
-def init_weights(module: BaseModule, otherwise: Callable[[], None]) -> None:
-    """Initialise a module of mmengine's as its ``init_cfg`` says, pretrained weights whole.
-
-    Args:
-        module: As :func:`load_pretrained` takes it. Entries of its ``init_cfg`` of type
-            ``Pretrained`` come last; they have ``checkpoint``, and optionally ``prefix`` and
-            ``strict``. ``map_location`` is accepted and has no effect: numbers go where the model
-            is.
-        otherwise: mmengine's way, for the other entries.
-
-    Raises:
-        CheckpointError: See :func:`load_pretrained`.
-        TypeError: If a ``Pretrained`` entry has another key.
-    """
-    given = module.init_cfg
-    cfgs = given if isinstance(given, list) else [given] if given else []
-    kinds = ("Pretrained", "mmengine.Pretrained", PretrainedInit)
-    pretrained = [cfg for cfg in cfgs if cfg["type"] in kinds]
-    if module.is_init or not pretrained:
-        otherwise()
-        return
-    rest = [cfg for cfg in cfgs if cfg not in pretrained]
-    if rest or not all(cfg.get("strict", True) for cfg in pretrained):  # files may lack some
-        module.init_cfg = rest
-        otherwise()
-        module.init_cfg = given
-    for cfg in pretrained:
-        _init_from(module, cfg)
-    module.is_init = True
-
-
-def _init_from(model: nn.Module, init_cfg: Mapping[str, Any]) -> LoadReport:
-    options = {k: v for k, v in init_cfg.items() if k not in ("type", "checkpoint", "map_location")}
-    unknown = set(options) - {"prefix", "strict"}
-    if unknown or "checkpoint" not in init_cfg:
-        raise TypeError(
-            "init_cfg of type 'Pretrained' takes checkpoint, prefix, strict and map_location; "
-            f"got {dict(init_cfg)}"
-        )
-    file = os.fspath(init_cfg["checkpoint"])
-    if not file.startswith(("http://", "https://")) and not Path(file).expanduser().is_file():
-        raise CheckpointError(
-            f"pretrained checkpoint {file}: no such file. Put the published weights there "
-            "(docs/transfer.md says where they are), name another file with --cfg-options "
-            "model.backbone.init_cfg.checkpoint=FILE, or start from scratch with --cfg-options "
-            "model.backbone.init_cfg=None"
-        )
-    return load_pretrained(
-        model, file, prefix=options.get("prefix") or "", strict=options.get("strict", True)
-    )
+    trained = model_config(checkpoint.content, checkpoint.metadata)
+    warn_if_trained_otherwise(dict(model.named_modules()), trained, checkpoint.path)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -20,7 +20,8 @@ class LoadReport:
         file: The file.
         source: What kind of checkpoint it is, in words.
         loaded: Names, as the model has them, of the tensors that were loaded.
-        missing: Names of the model's tensors that the file does not have.
+        missing: Names of the model's tensors that the file does not have, and should.
+        new: Names of those that it need not have, and does not.
         mismatched: Names of tensors whose shape differs, with shape in the file and in the model.
         unexpected: Names of backbone tensors that the model does not have.
         ignored: Names of the file's tensors outside the backbone.
@@ -39,6 +40,17 @@ class LoadReport:
     reshaped: list[str] = field(default_factory=list)
     dtypes: dict[str, int] = field(default_factory=dict)
     sha256: str = ""
+    new: list[str] = field(default_factory=list)
+
+    def with_new(self, parts: Sequence[str]) -> LoadReport:
+        """The same, where tensors of some parts of the model need not be in the file.
+
+        Args:
+            parts: Names of tensors, or of the parts of the model that they are in.
+        """
+        new = [n for n in self.missing if any(f"{n}.".startswith(f"{part}.") for part in parts)]
+        missing = [name for name in self.missing if name not in new]
+        return replace(self, missing=missing, new=new)
 
     @property
     def fits(self) -> bool:
@@ -47,10 +59,12 @@ class LoadReport:
 
     def __str__(self) -> str:
         """One line for the log."""
-        wanted = [*self.loaded, *self.missing, *self.mismatched]
+        wanted = [*self.loaded, *self.missing, *self.new, *self.mismatched]
         what = "backbone" if not any(n.startswith("head") for n in wanted) else "classifier"
         source = with_article(self.source)
         line = f"loaded {len(self.loaded)} of {len(wanted)} {what} tensors from {source}"
+        if self.new:
+            line += f"; new {shorten(self.new)}"
         if self.missing:
             line += f"; missing {shorten(self.missing)}"
         if self.mismatched:
@@ -113,8 +127,10 @@ def _guess(source: Source, targets: Mapping[str, Tensor], report: LoadReport) ->
         )
     if report.missing and all(name.startswith("head") for name in report.missing):
         if source.heads:
+            second = report.missing[0].rpartition(".")[0]
             return (
-                "the file has no second head: set distilled=False; or, to train one, strict=False"
+                "the file has no second head: set distilled=False; or, to train one, "
+                f"allow_missing={second!r}"
             )
         return "the file has no classification head: load it into model.backbone"
     if report.missing and not report.mismatched:

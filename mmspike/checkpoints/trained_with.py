@@ -1,76 +1,133 @@
-"""With which neurons, and how many time steps, the weights of a file were trained.
+"""Whether a model computes as the one did that the weights of a file were trained in.
 
-Neither is in the weights: a model with others loads them, and computes something else. But a
-training writes its config beside the weights, as text. It is read here, never run.
+Neurons, time steps, attention heads and scales are not in weights: a model with others loads them,
+and computes something else. The file says which they were, see :mod:`mmspike.checkpoints.record`;
+parts of the model say what they have, see :class:`mmspike.neurons.protocols.Configured` and
+:class:`mmspike.neurons.protocols.ChoosesNeuron`.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
 from torch import nn
 
-from mmspike.neurons import LIF, IntegerLIF, name_of
+from mmspike.checkpoints.reading import CheckpointError
+from mmspike.neurons import name_of
 from mmspike.neurons.build import AtRest
+from mmspike.neurons.known import inference_settings, is_plain, known_neuron, short_name
+from mmspike.neurons.protocols import ChoosesNeuron, Configured
 
-_OF_TRAINING = {"type", "surrogate", "surrogate_function", "detach_reset", "backend", "step_mode"}
-"""Settings of neurons that change nothing in inference."""
-CONFIG_TEXT = "mmspike_config_text"
-"""Key under which the text of a config goes on, of files that are given to mmengine."""
+CHANGES = ("neuron_cfg", "time_steps", "num_heads", "attn_scale", "attn_neuron_cfg")
+"""What may differ between a model and that of a file, by the names of arguments."""
+_SHORT = {"time_steps": "T"}
 _UNKNOWN = object()
 """The value of what is no plain value."""
 
 
-def warn_of_other_neurons(
-    model: nn.Module, content: Any, file: str | os.PathLike[str], only: str = ""
+def warn_if_trained_otherwise(
+    parts: Mapping[str, nn.Module],
+    trained: Mapping[str, Any],
+    file: str | os.PathLike[str],
+    allow_changed: Sequence[str] = (),
 ) -> None:
-    """Warn, in a line, if weights were trained with other neurons, or another T, than a model has.
+    """Say, in a line, where a model differs from that of a file in what is not in the weights.
+
+    A warning, or an information where every difference is one that is meant.
 
     Args:
-        model: A whole model, or a part of one.
-        content: What was read; files without a config, such as the published ones, tell nothing.
+        parts: The parts whose weights are loaded, by their names in a whole model.
+        trained: The model of the file, see :func:`mmspike.checkpoints.record.model_config`; empty
+            where the file tells nothing, as the published ones.
         file: Where it was read.
-        only: Name of the part that ``model`` is; empty if it is whole.
+        allow_changed: Differences that are meant, some of :data:`CHANGES`.
     """
-    trained = _model_config(content)
-    parts = {only: trained.get(only)} if only else dict(_parts(trained))
-    found: dict[str, list[str]] = {}
-    for name, part in parts.items():
-        module = _module(model, "" if only else name)
-        if module is not None and isinstance(part, Mapping):
-            for words in _differences(module, part, trained.get("neuron_cfg")):
-                found.setdefault(words, []).append(name)
-    if found:
-        words = "; ".join(f"{', '.join(names)}: {words}" for words, names in found.items())
-        print_log(
-            f"{file} was trained with other neurons or time steps, which are not in "
-            f"its weights: {words}",
-            "current",
-            level=logging.WARNING,
-        )
+    found: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
+    for name, part in _parts(trained):
+        module = parts.get(name)
+        if module is not None:
+            for change, words in _differences(module, part, trained.get("neuron_cfg")):
+                found[change in allow_changed].setdefault(words, []).append(name)
+    for meant, level in ((True, logging.INFO), (False, logging.WARNING)):
+        if found[meant]:
+            words = "; ".join(f"{', '.join(names)}: {w}" for w, names in found[meant].items())
+            why = ", as allow_changed says" if meant else ""
+            print_log(
+                f"{file} was trained with other settings, which are not in its weights{why}: "
+                f"{words}",
+                "current",
+                level=level,
+            )
 
 
-def _differences(module: nn.Module, part: Mapping, common: Any) -> Iterator[str]:
-    """What was, and what is, of the neurons and time steps of a part."""
-    neuron = next(_neurons(module), None)
-    default = {"type": "IntegerLIF" if "ESpikeFormer" in str(part.get("type")) else "LIF"}
-    cfg = part.get("neuron_cfg") or common or default
-    if str(part.get("type")).endswith("SpikeClsHead") and "Integer" in str(cfg):
-        cfg = {**cfg, "normalize": False}  # which it sets itself
-    if neuron is not None and isinstance(cfg, Mapping):
+def read_names(argument: str, value: Any, known: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Names that an argument gives, one or several.
+
+    Args:
+        argument: What it is called.
+        value: What was given.
+        known: The names that there are; ``None`` for any.
+
+    Raises:
+        CheckpointError: If it is something else; it names argument, expectation and value.
+    """
+    given = (value,) if isinstance(value, str) else value
+    several = isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)
+    if not several or not (known is None or set(given) <= set(known)):
+        expected = "names of tensors or parts" if known is None else f"some of {', '.join(known)}"
+        raise CheckpointError(f"{argument} must be {expected}, got {value!r}")
+    return tuple(given)
+
+
+def _differences(module: nn.Module, part: Mapping, common: Any) -> Iterator[tuple[str, str]]:
+    """What differs in a part, by its name, and what was and is, in words."""
+    neuron = first_neuron(module)
+    cfg = neuron_then(module, part, common)
+    if neuron is not None and cfg is not None:
         was, is_ = _described(neuron, cfg)
         if was != is_:
-            yield f"{was} then, {is_} now"
-    steps = getattr(module, "time_steps", None)
-    trained_steps = part.get("time_steps", part.get("T", 1))
-    if isinstance(steps, int) and isinstance(trained_steps, int) and steps != trained_steps:
-        yield f"T = {trained_steps} then, T = {steps} now"
+            yield "neuron_cfg", f"{was} then, {is_} now"
+    then, now = _settings(module, part), _settings(module)
+    for name in now:
+        if name in then and then[name] != now[name]:
+            short = _SHORT.get(name, name)
+            yield name, f"{short} = {then[name]} then, {short} = {now[name]} now"
+
+
+def neuron_then(module: nn.Module, part: Mapping, common: Any) -> Mapping[str, Any] | None:
+    """The config of the neuron that a part of a file had.
+
+    Args:
+        module: The part now.
+        part: Its config in the file.
+        common: The ``neuron_cfg`` of the file's model.
+
+    Returns:
+        The config; ``None`` if the file's is none that can be read.
+    """
+    cfg = part.get("neuron_cfg") or common or None
+    if cfg is not None and not isinstance(cfg, Mapping):
+        return None
+    if isinstance(module, ChoosesNeuron):
+        return module.neuron_of(cfg)
+    return cfg or {"type": "LIF"}
+
+
+def _settings(module: nn.Module, part: Mapping | None = None) -> dict[str, Any]:
+    """What a part, or a config of it, computes with beside weights and neurons."""
+    if isinstance(module, Configured):
+        return module.beside_weights(part)
+    name = "time_steps"
+    value = getattr(module, name, None)
+    if part is not None:
+        parameter = inspect.signature(type(module)).parameters.get(name)
+        value = part.get(name, getattr(parameter, "default", None))
+    return {name: value} if isinstance(value, int) else {}
 
 
 def _described(neuron: nn.Module, cfg: Mapping[str, Any]) -> tuple[str, str]:
@@ -78,45 +135,43 @@ def _described(neuron: nn.Module, cfg: Mapping[str, Any]) -> tuple[str, str]:
 
     The settings are those that tell the two apart, or those of the config if the kinds differ.
     """
-    kind, now = str(cfg.get("type")).rsplit(".", 1)[-1], name_of(neuron)
-    was = _settings({"LIF": LIF, "IntegerLIF": IntegerLIF}.get(kind), cfg)
-    node = neuron.node if isinstance(neuron, AtRest) else neuron
-    ours = {"LIF": LIF, "IntegerLIF": IntegerLIF}.get(now)
-    names = _settings(ours, {}) if ours else was
-    is_ = {k: getattr(node, k) for k in names if _is_plain(getattr(node, k, _UNKNOWN))}
+    kind, now = short_name(cfg.get("type")), name_of(neuron)
+    was = inference_settings(known_neuron(kind), cfg)
+    is_ = _now(neuron, was if kind == now else {})
     if kind == now:
         differ = [k for k in is_ if k in was and was[k] != is_[k]]
         was, is_ = ({k: x[k] for k in differ} for x in (was, is_))
     return _call(kind, was), _call(now, is_)
 
 
-def _settings(cls: type | None, cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain settings of a neuron's config, with the defaults of its class."""
-    parameters = inspect.signature(cls).parameters.values() if cls is not None else ()
-    given = {**{p.name: p.default for p in parameters}, **cfg}
-    return {k: v for k, v in given.items() if k not in _OF_TRAINING and _is_plain(v)}
+def describe_neuron(neuron: nn.Module) -> str:
+    """A neuron in words: its class, and with what it computes.
+
+    Examples:
+        >>> from mmspike import IntegerLIF
+        >>> describe_neuron(IntegerLIF())
+        'IntegerLIF(levels=4, beta=0.5, normalize=True)'
+    """
+    return _call(name_of(neuron), _now(neuron, ()))
 
 
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
+def _now(neuron: nn.Module, others: Iterable[str]) -> dict[str, Any]:
+    """What a neuron computes with, by the names of its arguments and others."""
+    node = neuron.node if isinstance(neuron, AtRest) else neuron
+    names = dict.fromkeys([*inference_settings(type(node), {}), *others])
+    return {k: getattr(node, k) for k in names if is_plain(getattr(node, k, _UNKNOWN))}
 
 
 def _call(kind: str, settings: Mapping[str, Any]) -> str:
     return f"{kind}({', '.join(f'{k}={v}' for k, v in settings.items())})"
 
 
-def _neurons(module: nn.Module) -> Iterator[nn.Module]:
-    """What stands in a neuron's place, whether it spikes or not; none where nothing does."""
+def first_neuron(module: nn.Module) -> nn.Module | None:
+    """What stands in a neuron's place, whether it spikes or not; ``None`` where nothing does."""
     for name, child in module.named_modules():
         if name.endswith("neuron") and not isinstance(child, nn.Identity):
-            yield child
-
-
-def _module(model: nn.Module, name: str) -> nn.Module | None:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        return None
+            return child
+    return None
 
 
 def _parts(cfg: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -131,40 +186,3 @@ def _parts(cfg: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, Mappin
 
 def _is_part(key: str, value: Mapping[str, Any]) -> bool:
     return "type" in value and (key in ("backbone", "neck") or key.endswith("head"))
-
-
-# Reading a config's text.
-
-
-def _model_config(content: Any) -> Mapping[str, Any]:
-    """The model of the config that a training has written into a checkpoint; empty without one.
-
-    Of mmengine's ``meta["cfg"]``, Python whose values are literals and calls of ``dict``.
-    """
-    meta = content.get("meta") if isinstance(content, Mapping) else None
-    text = meta.get("cfg") or meta.get(CONFIG_TEXT) if isinstance(meta, Mapping) else None
-    try:
-        body = ast.parse(text).body if isinstance(text, str) else []
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
-    for line in body:
-        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "model":
-            model = _value(line.value)
-            return model if isinstance(model, Mapping) else {}
-    return {}
-
-
-def _value(node: ast.expr) -> Any:
-    """What an expression of literals and ``dict`` stands for; nothing of it is run."""
-    if isinstance(node, ast.Call):
-        named = isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args
-        if not named or any(k.arg is None for k in node.keywords):
-            return _UNKNOWN
-        return {str(k.arg): _value(k.value) for k in node.keywords}
-    if isinstance(node, ast.Dict):
-        items = zip(node.keys, node.values, strict=True)
-        return {k.value: _value(v) for k, v in items if isinstance(k, ast.Constant)}
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        return _UNKNOWN

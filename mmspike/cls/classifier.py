@@ -10,7 +10,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mmspike.checkpoints import CheckpointError
-from mmspike.checkpoints.loading import init_weights
+from mmspike.checkpoints.init import init_weights
 from mmspike.cls.head import SpikeClsHead
 from mmspike.cls.teacher import Teacher
 from mmspike.layers.checks import expect, expect_sequences_where_read
@@ -63,6 +63,7 @@ class SpikeImageClassifier(InitLog, ImageClassifier):
         **kwargs: Those of ``mmpretrain.models.ImageClassifier``.
 
     Raises:
+        TypeError: If ``teacher`` is no config.
         ValueError: If the parts do not fit one another, or there is a teacher of which the head
             does not learn.
     """
@@ -81,6 +82,11 @@ class SpikeImageClassifier(InitLog, ImageClassifier):
         check_classifier(self)
         self.teacher = None
         if teacher is not None:
+            if not isinstance(teacher, dict) or "type" not in teacher:
+                raise TypeError(
+                    "model.teacher must be a config such as dict(type='mmspike.cls.Teacher', "
+                    f"model='caformer_b36.sail_in22k_ft_in1k'), got {teacher!r}"
+                )
             if not getattr(self.head, "distillation", False):
                 raise ValueError(
                     "model.teacher is given, but the head does not learn from it: set "

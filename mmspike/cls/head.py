@@ -9,7 +9,13 @@ from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mmspike.layers.classify import build_classifier_neuron, classify, join_scores
+from mmspike.layers.arguments import are_counts, refuse_unless
+from mmspike.layers.classify import (
+    build_classifier_neuron,
+    classifier_neuron_of,
+    classify,
+    join_scores,
+)
 from mmspike.layers.time import mean_over_time
 from mmspike.registry import CLS_MODELS
 
@@ -42,10 +48,12 @@ class SpikeClsHead(ClsHead):
             for weights and 0 for biases.
 
     Raises:
-        ValueError: If there is a ``distill_loss`` without ``distillation``.
+        ValueError: If there is a ``distill_loss`` without ``distillation``, or ``topk`` is no
+            number.
     """
 
     takes_sequences = True
+    neuron_of = staticmethod(classifier_neuron_of)
 
     def __init__(
         self,
@@ -61,7 +69,8 @@ class SpikeClsHead(ClsHead):
     ) -> None:
         if distill_loss is not None and not distillation:
             raise ValueError("SpikeClsHead: distill_loss is given, but distillation is False")
-        ks = (topk,) if isinstance(topk, int) else tuple(topk)
+        ks = (topk,) if isinstance(topk, int) else topk
+        refuse_unless(are_counts(ks), "SpikeClsHead", "topk", "a number, or several", topk)
         super().__init__(
             loss=dict(loss or PUBLISHED_LOSS),
             topk=tuple(k for k in ks if k <= num_classes),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmspike.layers.arguments import refuse_unless
 from mmspike.registry import CLS_MODELS
 
 
@@ -22,8 +26,8 @@ class Distillation(nn.Module):
 
     def __init__(self, alpha: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"{type(self).__name__}: alpha must be from 0 to 1, got {alpha}")
+        ok = isinstance(alpha, Real) and 0 <= float(alpha) <= 1
+        refuse_unless(ok, type(self).__name__, "alpha", "a number from 0 to 1", alpha)
         self.alpha = alpha
 
 
@@ -68,8 +72,8 @@ class SoftDistillation(Distillation):
 
     def __init__(self, alpha: float = 0.5, temperature: float = 1.0) -> None:
         super().__init__(alpha)
-        if temperature <= 0:
-            raise ValueError(f"SoftDistillation: temperature must be positive, got {temperature}")
+        ok = isinstance(temperature, Real) and 0 < float(temperature) < math.inf
+        refuse_unless(ok, "SoftDistillation", "temperature", "a number above 0", temperature)
         self.temperature = temperature
 
     def forward(self, score: Tensor, teacher_score: Tensor) -> Tensor:

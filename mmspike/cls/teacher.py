@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmspike.cls.teacher_models import File, Model, build_teacher, describe, is_named
+from mmspike.cls.teacher_models import (
+    File,
+    Model,
+    build_teacher,
+    check_arguments,
+    describe,
+    is_named,
+)
 from mmspike.registry import CLS_MODELS
 
 
@@ -32,7 +39,8 @@ class Teacher(nn.Module):
         num_classes: Classes of a timm model, where they are not those of its published weights.
 
     Raises:
-        ValueError: If ``model`` is no name, and there is no checkpoint.
+        ValueError: If an argument is none of these, or ``model`` is no name, and there is no
+            checkpoint.
 
     Examples:
         ``model = dict(teacher=dict(type="mmspike.cls.Teacher",
@@ -48,6 +56,7 @@ class Teacher(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
+        check_arguments(model, checkpoint, mean, std, num_classes)
         if checkpoint is None and not is_named(model):
             raise ValueError(
                 f"model.teacher.checkpoint is missing: model={describe(model)} is no name, under "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from copy import deepcopy
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from mmpretrain.registry import MODELS as HOST_MODELS
 from torch import nn
 
 from mmspike.checkpoints import CheckpointError, load_whole
+from mmspike.layers.arguments import is_count, refuse_unless
 
 Model = str | dict[str, Any]
 File = str | os.PathLike[str]
@@ -25,9 +28,40 @@ def is_named(model: Model) -> bool:
     return isinstance(model, str) and not model.endswith(".py")
 
 
+def check_arguments(model: Any, checkpoint: Any, mean: Any, std: Any, num_classes: Any) -> None:
+    """Check what a config file gives, see :class:`mmspike.cls.Teacher`.
+
+    Args:
+        model: Theirs, as those that follow.
+        checkpoint: Theirs.
+        mean: Theirs.
+        std: Theirs.
+        num_classes: Theirs.
+
+    Raises:
+        ValueError: At the first that cannot be right; it names argument and expectation.
+    """
+    cfg = model.get("model") if isinstance(model, Config) else model
+    ok = bool(cfg) and (isinstance(cfg, str) or (isinstance(cfg, dict) and "type" in cfg))
+    expected = "the name of a model, a config file, or the config of a model, with its type"
+    refuse_unless(ok, "Teacher", "model", expected, model)
+    ok = checkpoint is None or isinstance(checkpoint, str | os.PathLike)
+    refuse_unless(ok, "Teacher", "checkpoint", "None or a file", checkpoint)
+    for name, value, least in (("mean", mean, -math.inf), ("std", std, 0)):
+        several = isinstance(value, list | tuple) and len(value) == 3
+        ok = several and all(isinstance(v, Real) and least < float(v) < math.inf for v in value)
+        expected = "None, or three numbers" + (" above 0" if name == "std" else "")
+        expected += ", of red, green and blue"
+        refuse_unless(value is None or ok, "Teacher", name, expected, value)
+    ok = num_classes is None or is_count(num_classes)
+    refuse_unless(ok, "Teacher", "num_classes", "None, or at least 1", num_classes)
+
+
 def describe(model: Model) -> str:
     """A model in a message."""
-    return repr(model) if isinstance(model, str) else f"a {dict(model).get('type')}"
+    if isinstance(model, str):
+        return repr(model)
+    return f"a {(model.model if isinstance(model, Config) else model).get('type')}"
 
 
 def build_teacher(model: Model, checkpoint: File | None, num_classes: int | None) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from mmspike.checkpoints.fit import (
     compare_tensors,
 )
 from mmspike.checkpoints.reading import CheckpointError
+from mmspike.checkpoints.record import model_config
 from mmspike.checkpoints.sources import shorten
-from mmspike.checkpoints.trained_with import warn_of_other_neurons
+from mmspike.checkpoints.trained_with import CHANGES, read_names, warn_if_trained_otherwise
 from mmspike.registry import HOOKS
 
 
@@ -31,11 +32,21 @@ class FitHook(Hook):
     ``EMAHook``, counters. mmengine goes on with what happens to fit, and fused optimizers of torch
     crash. ``load_from`` takes what fits and says what does not; where nothing fits, it is refused.
 
+    Args:
+        allow_changed: Settings beside the weights in which the model is meant to differ from the
+            one in which they were trained, see :func:`mmspike.checkpoints.load_pretrained`.
+
+    Raises:
+        CheckpointError: If ``allow_changed`` names anything else.
+
     Examples:
         ``custom_hooks = [dict(type="mmspike.FitHook")]`` in a config; ``tools/train.py`` adds it.
     """
 
     priority = "VERY_HIGH"  # before EMAHook exchanges weights
+
+    def __init__(self, allow_changed: str | Sequence[str] = ()) -> None:
+        self.allow_changed = read_names("FitHook: allow_changed", allow_changed, CHANGES)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the run with what was read.
@@ -46,7 +57,8 @@ class FitHook(Hook):
         given = runner._resume if isinstance(runner._resume, str) else runner._load_from
         file = given or find_latest_checkpoint(runner.work_dir)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        warn_of_other_neurons(model, checkpoint, file)
+        parts, trained = dict(model.named_modules()), model_config(checkpoint)
+        warn_if_trained_otherwise(parts, trained, file, self.allow_changed)
         if not runner._resume:
             _say_what_fits(runner, checkpoint, file)
             return

@@ -108,7 +108,7 @@ class SpikingAttention(Protocol):
 
     neuron: nn.Module
     num_heads: int
-    scale: float
+    scale: float | None
 
     def projections(self) -> Sequence[tuple[nn.Module, nn.Module, nn.Module]]:
         """Convolution, norm and neuron of q, k and v; of all three, side by side, if it is one."""

@@ -90,6 +90,21 @@ def mix_heads(q: Tensor, k: Tensor, v: Tensor, num_heads: int, scale: float | No
     return out.flatten(2, 3).unflatten(3, size)  # [T, B, C, H, W]
 
 
+def split_channels(embed_dims: int, num_heads: int) -> int:
+    """The channels of a head.
+
+    Args:
+        embed_dims: Channels of the attention.
+        num_heads: Heads that they are split into.
+
+    Raises:
+        ValueError: If they do not divide among the heads.
+    """
+    if embed_dims % num_heads:
+        raise ValueError(f"embed_dims={embed_dims} do not divide among num_heads={num_heads}")
+    return embed_dims // num_heads
+
+
 def starting_scale(fill: float, levels: int = 1) -> float:
     """Scale of q, k and v at which the attention reaches its neuron's threshold on average.
 
@@ -186,8 +201,7 @@ class SpikeDrivenSelfAttention(Deployable):
         init_pixels: int | None = None,
     ) -> None:
         super().__init__()
-        if embed_dims % num_heads:
-            raise ValueError(f"embed_dims={embed_dims} do not divide among num_heads={num_heads}")
+        head_dims = split_channels(embed_dims, num_heads)
         self.num_heads = num_heads
         self.scale = scale
         self.neuron = build_neuron(neuron_cfg)
@@ -200,8 +214,7 @@ class SpikeDrivenSelfAttention(Deployable):
         self.attn_neuron = build_neuron(neuron_cfg, **attn_neuron_cfg)
         if init_pixels is not None:
             norms = (self.q_norm, self.k_norm, self.v_norm)
-            products = (embed_dims // num_heads) * init_pixels
-            init_attention(norms, self.neuron, self.attn_neuron, scale, products)
+            init_attention(norms, self.neuron, self.attn_neuron, scale, head_dims * init_pixels)
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Map ``[T, B, C, H, W]`` to ``[T, B, C, H, W]``."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from mmspike.layers.conv import predict
 from mmspike.neurons import IntegerLIF, build_neuron
+from mmspike.neurons.known import known_neuron
 
 
 def build_classifier_neuron(cfg: dict[str, Any] | None = None) -> nn.Module:
@@ -21,6 +22,22 @@ def build_classifier_neuron(cfg: dict[str, Any] | None = None) -> nn.Module:
     if isinstance(neuron, IntegerLIF):
         neuron.normalize = False
     return neuron
+
+
+def classifier_neuron_of(cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The config of the neuron that :func:`build_classifier_neuron` builds of one.
+
+    Args:
+        cfg: The config; ``None`` means ``dict(type="mmspike.LIF")``. Nothing in it is imported.
+
+    Examples:
+        >>> classifier_neuron_of({"type": "mmspike.IntegerLIF"})
+        {'type': 'mmspike.IntegerLIF', 'normalize': False}
+    """
+    cfg = cfg or {"type": "mmspike.LIF"}
+    kind = known_neuron(cfg.get("type"))
+    of_integers = kind is not None and issubclass(kind, IntegerLIF)
+    return {**cfg, "normalize": False} if of_integers else cfg
 
 
 def join_scores(scores: Sequence[Tensor], training: bool) -> Tensor | tuple[Tensor, ...]:

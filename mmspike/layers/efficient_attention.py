@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmspike import fused
-from mmspike.layers.attention import init_attention, mix_heads
+from mmspike.layers.attention import init_attention, mix_heads, split_channels
 from mmspike.layers.conv import spike_conv
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron
@@ -48,10 +48,9 @@ class EfficientSpikeAttention(nn.Module):
         init_pixels: int | None = None,
     ) -> None:
         super().__init__()
-        if embed_dims % num_heads:
-            raise ValueError(f"embed_dims={embed_dims} do not divide among num_heads={num_heads}")
+        head_dims = split_channels(embed_dims, num_heads)
         self.num_heads = num_heads
-        published = 2 / (embed_dims // num_heads) ** 0.5
+        published = 2 / head_dims**0.5
         factor: Any = published if scale == "published" else scale
         self.scale: float | None = factor
         self.neuron = build_neuron(neuron_cfg)
@@ -63,7 +62,7 @@ class EfficientSpikeAttention(nn.Module):
         self.proj = spike_conv(wide, embed_dims, norm_cfg=norm_cfg, neuron_cfg=neuron_cfg)
         if init_pixels is not None:
             norms = (self.q.norm, self.k.norm, self.v.norm)
-            products = (embed_dims // num_heads) * init_pixels
+            products = head_dims * init_pixels
             init_attention(norms, self.neuron, self.proj.neuron, self.scale, products)
 
     def forward(self, x_seq: Tensor) -> Tensor:

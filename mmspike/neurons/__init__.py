@@ -6,6 +6,7 @@ from mmspike.neurons.build import (
     default_neuron,
     default_neuron_cfg,
     name_of,
+    neuron_class,
     neuron_takes,
 )
 from mmspike.neurons.integer_lif import IntegerLIF
@@ -39,6 +40,7 @@ __all__ = [
     "frames_of",
     "levels_of",
     "name_of",
+    "neuron_class",
     "neuron_takes",
     "unit_of",
 ]

@@ -67,7 +67,7 @@ def build_neuron(cfg: NeuronCfg | None = None, **override: Any) -> nn.Module:
             refuses a value, or the neuron keeps state that only its author knows how to reset.
     """
     cfg = override if "type" in override else {**_or_default(cfg), **override}
-    cls = _class_of(cfg)
+    cls = neuron_class(cfg)
     args = {**cfg, "type": cls}
     if inspect.isclass(cls) and issubclass(cls, sj_base.StepModule):
         args |= _as_spikingjelly_wants(cls, cfg)
@@ -89,9 +89,39 @@ def build_neuron(cfg: NeuronCfg | None = None, **override: Any) -> nn.Module:
     return neuron
 
 
+def neuron_class(cfg: NeuronCfg | None) -> Any:
+    """The class, or what else builds it, of the neuron of a config.
+
+    Args:
+        cfg: As in :func:`build_neuron`.
+
+    Raises:
+        TypeError: If ``cfg`` is no config.
+        ValueError: If there is no such neuron.
+    """
+    cfg = _or_default(cfg)
+    kind = cfg.get("type")
+    found = kind
+    if isinstance(kind, str):
+        with MODELS.switch_scope_and_registry(cfg.get("_scope_")) as host:
+            found = _get(host, kind) or _get(MODELS, kind) or getattr(sj_neuron, kind, None)
+    if not callable(found):
+        known = {n for n, c in vars(sj_neuron).items() if inspect.isclass(c) and n.endswith("Node")}
+        names = {name: f"mmspike.{name}" for name in MODELS.module_dict}
+        names |= {name: name for name in (*known, "ReLU", "GELU")}
+        near = difflib.get_close_matches(str(kind).rsplit(".", 1)[-1], names, 1) if kind else []
+        raise ValueError(
+            f"neuron_cfg: no neuron of type {kind!r}"
+            + (f" (is it {names[near[0]]!r}?)" if near else "")
+            + "; there are 'mmspike.LIF', what is registered as a model, 'ReLU' and the like, and "
+            f"spikingjelly's {sorted(known)}"
+        )
+    return found
+
+
 def neuron_takes(cfg: NeuronCfg | None, name: str) -> bool:
     """Whether the neuron of a config has an argument of this name."""
-    parameters = inspect.signature(_class_of(_or_default(cfg))).parameters
+    parameters = inspect.signature(neuron_class(cfg)).parameters
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
@@ -177,26 +207,6 @@ def _refuse_state(neuron: nn.Module) -> None:
 def _or_default(cfg: NeuronCfg | None) -> NeuronCfg:
     check_config("neuron_cfg", cfg)
     return dict(cfg or _default.get() or {"type": "mmspike.LIF"})
-
-
-def _class_of(cfg: NeuronCfg) -> Any:
-    kind = cfg.get("type")
-    found = kind
-    if isinstance(kind, str):
-        with MODELS.switch_scope_and_registry(cfg.get("_scope_")) as host:
-            found = _get(host, kind) or _get(MODELS, kind) or getattr(sj_neuron, kind, None)
-    if not callable(found):
-        known = {n for n, c in vars(sj_neuron).items() if inspect.isclass(c) and n.endswith("Node")}
-        names = {name: f"mmspike.{name}" for name in MODELS.module_dict}
-        names |= {name: name for name in (*known, "ReLU", "GELU")}
-        near = difflib.get_close_matches(str(kind).rsplit(".", 1)[-1], names, 1) if kind else []
-        raise ValueError(
-            f"neuron_cfg: no neuron of type {kind!r}"
-            + (f" (is it {names[near[0]]!r}?)" if near else "")
-            + "; there are 'mmspike.LIF', what is registered as a model, 'ReLU' and the like, and "
-            f"spikingjelly's {sorted(known)}"
-        )
-    return found
 
 
 def _get(registry: Registry, kind: str) -> Any:

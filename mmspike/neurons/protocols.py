@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -51,6 +52,29 @@ class Framed(Protocol):
 def frames_of(neuron: nn.Module) -> int:
     """Binary frames of a step."""
     return neuron.frames if isinstance(neuron, Framed) else 1
+
+
+@runtime_checkable
+class ChoosesNeuron(Protocol):
+    """A part of a model whose neuron is not simply that of its config."""
+
+    def neuron_of(self, cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """The config of the neuron that the part has, where ``cfg`` is named, or nothing.
+
+        It is asked of what was built, and of configs that lie in files of weights: nothing may be
+        imported for a name in them.
+        """
+
+
+@runtime_checkable
+class Configured(Protocol):
+    """A part that computes with more than weights and neurons, and tells with what."""
+
+    def beside_weights(self, cfg: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Its settings, by the names of its arguments, or those of a config, as far as it tells.
+
+        As with :meth:`ChoosesNeuron.neuron_of`, nothing of a config may be run.
+        """
 
 
 @runtime_checkable

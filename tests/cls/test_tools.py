@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import pickle
 import re
@@ -14,6 +15,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmspike.engine.inputs import build_model
 from mmspike.native import library
 from tests.conftest import ROOT
 from tests.tools.helpers import run
@@ -108,7 +110,7 @@ def test_folded_and_unrolled_it_scores_the_same(form, trained, tested, config, t
     out = run("test.py", config, trained[0], *args)
     expected = {"--deploy": "norms folded", "--unroll": "to 4 binary frames a step"}[form]
     assert expected in out
-    assert "trained with other neurons" not in out
+    assert "was trained with" not in out
     assert accuracies(out)["accuracy/top1"] == pytest.approx(tested["accuracy/top1"], abs=1e-3)
     predictions = pickle.loads(out_file.read_bytes())
     scores = torch.stack([p["pred_score"] for p in predictions])
@@ -217,11 +219,74 @@ def test_a_trained_classifier_goes_into_a_detector_and_back_to_the_published_nam
     image = next((shapes_root / "val").iterdir())
     check = "analysis_tools/check_transfer.py"
     lines = [
-        run(check, file, image, "--num-heads", 2, "--size", 64).splitlines()[-3:]
+        run(check, file, image, "--size", 64).splitlines()[-6:]
         for file in (trained[0], tmp_path / "published.pth")
     ]
     assert lines[0] == lines[1]
-    assert "%" in lines[0][0]
+    assert "T = 1, 2 heads, attn_scale = 0.125, IntegerLIF(levels=4, " in lines[0][0]
+    assert "%" in lines[0][-1]
+
+
+def test_check_transfer_computes_what_was_trained(trained, config):
+    spec = importlib.util.spec_from_file_location(
+        "check_transfer", ROOT / "tools/analysis_tools/check_transfer.py"
+    )
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    model = tool.build(str(trained[0]), None, None)
+    cfg = Config.fromfile(config)
+    expected = build_model(cfg, str(trained[0]), "cpu")
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        scores = expected(images)
+        assert scores.std() > 0.1
+        torch.testing.assert_close(model(images), scores)
+
+
+DISTILLED = """
+_base_ = "{base}"
+model = dict(
+    backbone=dict(time_steps=4),
+    head=dict(distillation=True),
+    teacher=dict(type="mmspike.cls.Teacher", model="{base}", checkpoint="{file}"),
+    init_cfg=dict(
+        type="Pretrained",
+        checkpoint="{file}",
+        allow_missing=["head.head_kd"],
+        allow_changed=["time_steps"],
+    ),
+)
+train_cfg = dict(max_epochs=1, val_interval=2)
+train_dataloader = dict(dataset=dict(indices=8))
+"""
+
+
+@pytest.mark.parametrize("accident", [None, "levels", "missing", "changed"])
+def test_from_one_step_to_four_warns_of_accidents_alone(accident, trained, config, tmp_path):
+    file = tmp_path / "distilled.py"
+    file.write_text(DISTILLED.format(base=config, file=trained[0]))
+    changes = {
+        None: [],
+        "levels": ["model.neuron_cfg.levels=2"],
+        "missing": ["model.init_cfg.allow_missing=[]"],
+        "changed": ["model.init_cfg.allow_changed=num_heads"],
+    }[accident]
+    args = ["train.py", file, "--work-dir", tmp_path, "--no-preflight", "--cfg-options"]
+    args += ["randomness.seed=0", *changes]
+    out = run(*args, ok=accident != "missing")
+    warnings = [line for line in out.splitlines() if "WARNING" in line and "weights" in line]
+    warnings += [line for line in out.splitlines() if "WARNING" in line and "loaded " in line]
+    then = {
+        "levels": "IntegerLIF(levels=4) then, IntegerLIF(levels=2) now",
+        "changed": "backbone: T = 1 then, T = 4 now",
+    }
+    assert [w for w in warnings if then.get(accident, "nothing") not in w] == []
+    assert len(warnings) == (accident in then)
+    if accident == "missing":
+        assert "missing: head.head_kd.weight, head.head_kd.bias" in out
+        assert "to train one, allow_missing='head.head_kd'" in out
+    else:
+        assert "loaded 825 of 827 classifier tensors from an mmspike classifier; new " in out
 
 
 def _stem(state):

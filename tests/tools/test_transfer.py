@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -84,6 +86,23 @@ def test_to_slim_and_back_bit_for_bit(tmp_path, published, name):
         assert torch.equal(value, expected[key]), key
 
 
+@pytest.mark.parametrize("depths", [[1, 1, 1, 2, 1], [1, 2, 1, 2, 1]])
+def test_other_depths_are_those_that_the_file_records(depths, tmp_path):
+    arch = dict(embed_dims=[16, 16, 24, 32], num_heads=4, depths=depths)
+    model = MetaSpikeFormer(arch)
+    cfg = f"model = dict(backbone=dict(type='mmspike.MetaSpikeFormer', arch={arch!r}))"
+    content = {"state_dict": model.state_dict(), "meta": {"cfg": cfg}}
+    torch.save(content, tmp_path / "other.pth")
+    run(CONVERT, tmp_path / "other.pth", tmp_path / "slim.safetensors")
+    with safe_open(tmp_path / "slim.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["arch"])["depths"] == depths
+    upstream = [tmp_path / "slim.safetensors", tmp_path / "up.pth", "--to-upstream"]
+    out = run(CONVERT, *upstream, ok=depths[1] == 1)
+    if depths[1] > 1:  # the published code has one block there
+        assert "has no name in a published Meta-SpikeFormer checkpoint" in out
+        assert "Traceback" not in out
+
+
 def test_metadata_tells_where_weights_come_from(tmp_path, published):
     run(CONVERT, published, tmp_path / "slim.safetensors")
     with safe_open(tmp_path / "slim.safetensors", framework="pt") as file:
@@ -137,6 +156,62 @@ def test_check_transfer_names_the_likeliest_classes(tmp_path, published):
     (tmp_path / "names.txt").write_text("ant\nbee\n")
     out = run(CHECK, published, images[0], *args, "--classes", tmp_path / "names.txt", ok=False)
     assert "names 2 classes, the checkpoint has 4" in out
+
+
+RECORDED = {
+    "nothing": (
+        None,
+        "the file does not record neurons, heads and T: assuming T = 1, 4 heads, attn_scale = "
+        "0.125, LIF(tau=2.0, v_threshold=1.0, v_reset=0.0, decay_input=True)",
+    ),
+    "a config": (
+        dict(
+            neuron_cfg=dict(type="mmspike.IntegerLIF", levels=2),
+            backbone=dict(type="mmspike.MetaSpikeFormer", arch=ARCH, time_steps=2, attn_scale=0.5),
+            head=dict(type="mmspike.cls.SpikeClsHead"),
+        ),
+        "as the file records, unless the command line says otherwise: T = 2, 4 heads, attn_scale "
+        "= 0.5, IntegerLIF(levels=2, beta=0.5, normalize=True)",
+    ),
+    "the published name": (
+        dict(
+            backbone=dict(
+                type="Spiking_vit_MetaFormer", embed_dim=ARCH["embed_dims"], num_heads=4, T=3
+            )
+        ),
+        "as the file records, unless the command line says otherwise: T = 3, 4 heads, attn_scale "
+        "= 0.125, LIF(",
+    ),
+}
+
+
+@pytest.mark.parametrize("record", RECORDED)
+def test_check_transfer_runs_what_the_file_records(record, tmp_path, published):
+    model, expected = RECORDED[record]
+    meta = {} if model is None else {"meta": {"cfg": f"model = {model!r}"}}
+    torch.save({**torch.load(published), **meta}, tmp_path / "file.pth")
+    Image.new("RGB", (80, 60), (200, 30, 30)).save(tmp_path / "red.png")
+    args = [CHECK, tmp_path / "file.pth", tmp_path / "red.png"]
+    if model is None:
+        out = run(*args, ok=False)
+        assert "its widths [128, 180] do not divide among 8; give --num-heads" in out
+        args += ["--num-heads", 4]
+    out = run(*args, "--size", 64)
+    assert expected in out
+    assert "was trained with" not in out
+    said = run(*args, "--size", 32, "--time-steps", 4)
+    assert "T = 4, crop 32" in said
+    assert ("then, T = 4 now" in said) == (model is not None)
+
+
+@pytest.mark.parametrize("kind", ["os.system", "mine.Neuron"])
+def test_check_transfer_imports_nothing_for_a_record(kind, tmp_path, published):
+    cfg = f"model = dict(neuron_cfg=dict(type={kind!r}, command='x'), backbone=dict(type='X'))"
+    torch.save({**torch.load(published), "meta": {"cfg": cfg}}, tmp_path / "file.pth")
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
+    out = run(CHECK, tmp_path / "file.pth", tmp_path / "a.png", ok=False)
+    expected = f"check_transfer: its weights were trained with neurons of type {kind}, which are "
+    assert out.strip().splitlines()[-1].startswith(expected)
 
 
 def test_imagenets_names_are_there():

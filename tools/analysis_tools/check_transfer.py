@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from mmspike.backbones import CLASSIFIERS, MetaSpikeFormerClassifier
+from mmspike.backbones import (
+    CLASSIFIERS,
+    ESpikeFormer,
+    MetaSpikeFormer,
+    MetaSpikeFormerClassifier,
+)
+from mmspike.backbones.settings import settings_of
+from mmspike.backbones.spikeformer import SpikeFormer
 from mmspike.checkpoints import CheckpointError, load_pretrained, read_checkpoint
+from mmspike.checkpoints.record import model_config
 from mmspike.checkpoints.sources import arch_of, sort_checkpoint
+from mmspike.checkpoints.trained_with import describe_neuron, first_neuron
+from mmspike.layers.classify import build_classifier_neuron
+from mmspike.neurons.known import inference_settings, known_neuron
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for values in [0, 1]
+BACKBONES = {"Meta-SpikeFormer": MetaSpikeFormer, "E-SpikeFormer": ESpikeFormer}
+HEADS = 8
+"""Attention heads of all published models."""
 IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 
 
@@ -26,8 +42,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--prefix", default="", help="beginning of the names of one of several networks"
     )
-    parser.add_argument("--time-steps", type=int, default=1, help="time steps T (1)")
-    parser.add_argument("--num-heads", type=int, default=8, help="attention heads (8)")
+    parser.add_argument(
+        "--time-steps", type=int, help="time steps T (what the checkpoint records, or else 1)"
+    )
+    parser.add_argument(
+        "--num-heads", type=int, help="attention heads (what the checkpoint records, or else 8)"
+    )
     parser.add_argument("--size", type=int, default=224, help="side of the central crop (224)")
     parser.add_argument("--top", type=int, default=5, help="classes to print per image (5)")
     parser.add_argument(
@@ -37,28 +57,106 @@ def parse_args() -> argparse.Namespace:
 
 
 def build(
-    checkpoint: str, time_steps: int, num_heads: int, prefix: str = ""
+    checkpoint: str, time_steps: int | None, num_heads: int | None, prefix: str = ""
 ) -> MetaSpikeFormerClassifier:
-    """Build the classifier that a checkpoint holds, and load it.
+    """Build the classifier that a checkpoint holds, as far as it records it, and load it.
+
+    Args:
+        checkpoint: File or address.
+        time_steps: T; ``None`` for what the file records, or else 1.
+        num_heads: Attention heads; ``None`` for what the file records, or else 8.
+        prefix: Beginning of the names of one of several networks.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be read, or has no classification head.
+        CheckpointError: If the checkpoint cannot be read, has no classification head, or was
+            trained with neurons that only its author knows.
     """
-    source = sort_checkpoint(read_checkpoint(checkpoint, hashed=False, mmap=True), prefix)
+    file = read_checkpoint(checkpoint, hashed=False, mmap=True)
+    source = sort_checkpoint(file, prefix)
     widths = arch_of(source.backbone)
     if widths is None or "head.weight" not in source.heads:
         raise CheckpointError(
             f"checkpoint {checkpoint}: a {source.format} without head.weight, the classifier"
         )
-    model = CLASSIFIERS[source.family.name](
+    trained = model_config(file.content, file.metadata)
+    classifier = CLASSIFIERS[source.family.name]
+    options = recorded_options(trained, BACKBONES[source.family.name])
+    arch = {"embed_dims": widths, **options.pop("arch", {})}
+    if num_heads is None and "num_heads" not in arch and any(w % HEADS for w in widths[2:]):
+        raise CheckpointError(
+            f"checkpoint {checkpoint}: does not record how many attention heads it has, and its "
+            f"widths {widths[2:]} do not divide among {HEADS}; give --num-heads"
+        )
+    arch["num_heads"] = num_heads or arch.get("num_heads", HEADS)
+    given = {"time_steps": time_steps} if time_steps is not None else {}
+    model = classifier(
         num_classes=source.heads["head.weight"].size(0),
         distilled="head_kd.weight" in source.heads,
-        arch={"embed_dims": widths, "num_heads": num_heads},
+        arch=arch,
         in_channels=source.backbone["stages.0.downsample.layer.weight"].size(1),
-        time_steps=time_steps,
+        **{**options, **given},
     )
+    head_cfg = recorded_neuron(trained, "head")
+    if head_cfg is not None:
+        model.neuron = build_classifier_neuron(head_cfg)
     print(load_pretrained(model, checkpoint, prefix=prefix))
+    print(describe(model, bool(options)))
     return model.eval()
+
+
+def recorded_options(trained: Mapping[str, Any], backbone: type[SpikeFormer]) -> dict[str, Any]:
+    """Arguments of a backbone that a file records, beside its widths; empty if it records none.
+
+    Args:
+        trained: See :func:`mmspike.checkpoints.record.model_config`.
+        backbone: The backbone's class.
+    """
+    part = trained.get("backbone")
+    if not isinstance(part, Mapping):
+        return {}
+    settings = settings_of(backbone, backbone.named_archs, part)
+    options: dict[str, Any] = {k: settings[k] for k in ("time_steps", "attn_scale")}
+    options["arch"] = {k: settings[k] for k in ("num_heads",) if k in settings}
+    if isinstance(part.get("arch"), Mapping) and "depths" in part["arch"]:
+        options["arch"]["depths"] = part["arch"]["depths"]
+    if isinstance(part.get("attn_neuron_cfg"), Mapping):
+        options["attn_neuron_cfg"] = settings["attn_neuron_cfg"]
+    neuron = recorded_neuron(trained, "backbone")
+    return options if neuron is None else {**options, "neuron_cfg": neuron}
+
+
+def recorded_neuron(trained: Mapping[str, Any], part: str) -> dict[str, Any] | None:
+    """The config of the neuron that a file records of a part, with its class; ``None`` if none.
+
+    Raises:
+        CheckpointError: If it is none that is known here; nothing is imported for its name.
+    """
+    config = trained.get(part)
+    own = config.get("neuron_cfg") if isinstance(config, Mapping) else None
+    cfg = own or trained.get("neuron_cfg")
+    if not isinstance(cfg, Mapping) or "type" not in cfg:
+        return None
+    kind = known_neuron(cfg["type"])
+    if kind is None:
+        raise CheckpointError(
+            f"its weights were trained with neurons of type {cfg['type']}, which are not of "
+            "mmspike, spikingjelly or torch; run tools/test.py with the config of the training"
+        )
+    return {**inference_settings(None, cfg), "type": kind}
+
+
+def describe(model: MetaSpikeFormerClassifier, recorded: bool) -> str:
+    """What the network computes with beside weights, and who says so."""
+    backbone = model.backbone
+    scale = backbone.attn_settings["attn_scale"]
+    neuron = describe_neuron(first_neuron(backbone) or backbone)
+    words = f"T = {backbone.time_steps}, {backbone.num_heads} heads, attn_scale = {scale}, {neuron}"
+    if recorded:
+        return f"as the file records, unless the command line says otherwise: {words}"
+    return (
+        f"the file does not record neurons, heads and T: assuming {words} "
+        "(--num-heads, --time-steps)"
+    )
 
 
 def read_image(path: Path, size: int) -> Tensor:
@@ -99,11 +197,11 @@ def main() -> None:
     try:
         images = [read_image(path, args.size) for path in args.images]
         model = build(args.checkpoint, args.time_steps, args.num_heads, args.prefix)
-    except (CheckpointError, ValueError, UnidentifiedImageError) as error:
+    except (CheckpointError, TypeError, ValueError, UnidentifiedImageError) as error:
         raise SystemExit(f"check_transfer: {error}") from error
     names = class_names(args.classes, model.head.out_features)
     heads = "the average of both heads" if model.head_kd is not None else "one head"
-    print(f"T = {args.time_steps}, crop {args.size}, {heads}")
+    print(f"T = {model.backbone.time_steps}, crop {args.size}, {heads}")
     for path, image in zip(args.images, images, strict=True):
         scores = model(image).softmax(-1)[0]
         best = scores.topk(min(args.top, len(names)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import torch
 from safetensors.torch import save_file
 
 import mmspike
+from mmspike.archs import META_SPIKEFORMER_DEPTHS
 from mmspike.backbones import ESpikeFormer, MetaSpikeFormer
-from mmspike.checkpoints import CheckpointError, load_pretrained, read_checkpoint
+from mmspike.checkpoints import CheckpointError, read_checkpoint
+from mmspike.checkpoints.loading import load_tensors
+from mmspike.checkpoints.record import RECORD, make_record, model_config
 from mmspike.checkpoints.report import with_article
 from mmspike.checkpoints.sources import arch_of, sort_checkpoint
 from mmspike.checkpoints.upstream import E_SPIKEFORMER, to_upstream_state_dict
+from mmspike.layers.arguments import are_counts
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,25 +50,44 @@ def convert(
     widths = arch_of(sorted_.backbone)
     if widths is None:
         raise CheckpointError(f"checkpoint {file.path}: holds a part of the backbone only")
-    arch = {"embed_dims": widths, "num_heads": 1}  # any: it is not in the weights
+    trained = model_config(file.content, file.metadata)
+    size = {"embed_dims": widths, **recorded_depths(trained)}
     stem = sorted_.backbone.get("stages.0.downsample.layer.weight", torch.empty(0, 3))
     backbone = ESpikeFormer if sorted_.family is E_SPIKEFORMER else MetaSpikeFormer
-    model = backbone(arch, in_channels=stem.size(1))
-    load_pretrained(model, source, prefix=prefix)  # or say what is wrong
+    heads = {"num_heads": 1}  # any: it is not in the weights
+    model = backbone({**size, **heads}, in_channels=stem.size(1))
+    print(load_tensors(model, file, prefix=prefix))  # or say what is wrong
     archs = sorted_.family.archs
-    names = [name for name, arch in archs.items() if list(arch.embed_dims) == widths]
+    names = [name for name, arch in archs.items() if size == {"embed_dims": list(arch.embed_dims)}]
     metadata = {
         "family": sorted_.family.name,
-        "arch": names[0] if names else json.dumps({"embed_dims": widths}),
+        "arch": names[0] if names else json.dumps(size),
         "source": file.path.name,
         "source_format": sorted_.format,
         "source_sha256": file.sha256,
         "mmspike_version": mmspike.__version__,
     }
+    with_head = to_upstream and bool(sorted_.heads)
+    record = make_record(trained, with_head)
+    if record:
+        metadata[RECORD] = record
     tensors = sorted_.backbone
     if to_upstream:
-        tensors = to_upstream_state_dict(tensors) | sorted_.heads
+        try:
+            tensors = to_upstream_state_dict(tensors) | sorted_.heads
+        except KeyError as error:
+            raise CheckpointError(f"checkpoint {file.path}: {error.args[0]}") from error
     return {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata
+
+
+def recorded_depths(trained: Mapping[str, Any]) -> dict[str, list[int]]:
+    """The depths that a file records of a backbone of other depths than the published ones."""
+    part = trained.get("backbone")
+    arch = part.get("arch") if isinstance(part, Mapping) else None
+    depths = arch.get("depths") if isinstance(arch, Mapping) else None
+    if not are_counts(depths) or tuple(depths) == META_SPIKEFORMER_DEPTHS:
+        return {}
+    return {"depths": list(depths)}
 
 
 def write(out: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str], key: str) -> None:
@@ -88,7 +112,7 @@ def main() -> None:
         raise SystemExit(f"{args.out} is there already; --overwrite replaces it")
     try:
         tensors, metadata = convert(args.source, args.to_upstream, args.prefix)
-    except CheckpointError as error:
+    except ValueError as error:
         raise SystemExit(str(error)) from error
     write(args.out, tensors, metadata, "model" if args.to_upstream else "state_dict")
     size = args.out.stat().st_size / 2**20

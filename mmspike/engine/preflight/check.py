@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmspike.engine.preflight import coco as coco_format
+from mmspike.engine.preflight.classifiers import check_teacher, check_topk
 from mmspike.engine.preflight.datasets import Leaf, find_leaves
 from mmspike.engine.preflight.evaluators import check_mask_metric, check_metric, coco_metrics
 from mmspike.engine.preflight.files import check_checkpoints
@@ -41,6 +42,8 @@ def preflight(cfg: Config, mode: str) -> None:
             return
         report.attempt("checkpoints", check_checkpoints, cfg, mode)
         report.attempt("model", check_model, cfg)
+        if mode == "train":
+            report.attempt("model.teacher", check_teacher, cfg)
         parts = ("train", "val") if mode == "train" else ("test",)
         for part in parts:
             report.attempt(f"{part}_dataloader", _check_loader, cfg, part)
@@ -49,6 +52,7 @@ def preflight(cfg: Config, mode: str) -> None:
 
 def _check_loader(cfg: Config, part: str, report: Report) -> None:
     """Check the data of training, validation or test, and what goes with it."""
+    report.attempt(f"{part}_evaluator", check_topk, cfg, part)
     loader = cfg.get(f"{part}_dataloader")
     images: int | None = None
     if isinstance(loader, dict) and isinstance(loader.get("dataset"), dict):

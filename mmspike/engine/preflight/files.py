@@ -60,7 +60,8 @@ def check_checkpoints(cfg: dict[str, Any], mode: str, report: Report) -> None:
             f"docs/transfer.md tells where to get it; --cfg-options {part}=None trains from scratch"
         )
         _check_file(key, file, cure, report)
-    teacher = cfg["model"].get("teacher") or {}
+    teacher = cfg["model"].get("teacher")
+    teacher = teacher if isinstance(teacher, dict) else {}  # the model says what is wrong
     for name in ("model", "checkpoint"):
         file, cure = teacher.get(name), f"give the teacher's {name}"
         if name == "checkpoint" or str(file).endswith(".py"):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmspike.engine.preflight.classifiers import compare_names
 from mmspike.engine.preflight.datasets import Leaf
 from mmspike.engine.preflight.files import missing_files, suffixes
 from mmspike.engine.preflight.report import Report, counted, listed, spread
@@ -43,6 +44,7 @@ def check_folders(leaf: Leaf, report: Report) -> int | None:
         what = f"{root} has folders of {found}, but the data set {wanted}"
         report.problem(key, what, f"mend {leaf.key}.metainfo.classes, or the folders")
         return None
+    compare_names(leaf, folders, report)
     _compare_splits(leaf, tuple(folders), report)
     counts = {f: sum(1 for _ in _images(Path(root, f), dataset.extensions)) for f in folders}
     empty = [name for name, count in counts.items() if not count]

@@ -44,7 +44,7 @@ def check_classes(cfg: dict[str, Any], leaves: list[Leaf], report: Report) -> No
         report.compared.add(leaf.classes)
         count = len(leaf.classes)
         for key, head in find_heads(model, "model"):
-            given = _num_classes(head)
+            given = num_classes_of(head)
             binary = leaf.kind == "seg" and count <= 2 and 1 in (given, head.get("out_channels"))
             if given in (None, count) or head.get("class_agnostic") or binary:
                 continue
@@ -71,7 +71,7 @@ def find_heads(cfg: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from find_heads(value, f"{key}.{name}")
 
 
-def _num_classes(head: dict[str, Any]) -> int | None:
+def num_classes_of(head: dict[str, Any]) -> int | None:
     """What a head's config gives, or its class by default."""
     if "num_classes" in head:
         return head["num_classes"]

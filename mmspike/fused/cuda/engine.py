@@ -65,13 +65,13 @@ class CUDAEngine:
         qkv = [_weigh_and_fire(*projection, spikes) for projection in attention.projections()]
         if len(qkv) == 1:
             qkv = [Spikes(x, None, qkv[0].levels) for x in qkv[0].values.chunk(3, dim=2)]
-        heads = attention.num_heads, attention.scale
+        num_heads, scale = attention.num_heads, attention.scale
         binary = all(s.levels == s.unit == 1 for s in qkv)
         alike = len({s.values.shape for s in qkv}) == 1
-        if binary and alike and why_not_mix(qkv[0].values, *heads) is None:
-            mixture = mix(qkv, *heads)
-        else:
+        if scale is None or not (binary and alike) or why_not_mix(qkv[0].values, num_heads, scale):
             mixture = attention.mix(*(s.values for s in qkv))
+        else:
+            mixture = mix(qkv, num_heads, scale)
         return self.run([attention.output()], mixture)
 
 
