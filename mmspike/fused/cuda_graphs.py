@@ -156,6 +156,6 @@ def _without_cache(device: str) -> torch.autocast:
 
 def _cause_of(error: BaseException) -> str:
     """The first line of the first error: the end of a recording that failed raises another."""
-    while error.__context__ is not None:
+    while isinstance(error.__context__, RuntimeError):
         error = error.__context__
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

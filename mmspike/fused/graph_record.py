@@ -22,6 +22,10 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 """What is recorded: images to maps; what it reads beside must stay where it is in memory."""
 
 
+_FAILED: list[Any] = []
+"""Graphs whose capture ended in an error: torch's allocators may still ask whether they capture."""
+
+
 @dataclass
 class Recording:
     """Static memory that replays read and write.
@@ -51,7 +55,6 @@ class Memory:
     def __init__(self) -> None:
         self.pool: Any = None
         self.last_use = 0
-        self.failed: list[Any] = []
 
     def use(self) -> int:
         """Count a replay; returns its number."""
@@ -124,7 +127,7 @@ def _recover(graph: torch.cuda.CUDAGraph, memory: Memory, device: torch.device) 
     it: the next capture in that pool, random numbers and replays of other graphs would fail, the
     last two until a capture ends well.
     """
-    memory.failed.append(graph)  # which the allocator may still ask whether it captures
+    _FAILED.append(graph)
     with suppress(RuntimeError):  # versions of torch that have done so
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), memory.pool)
     memory.pool = None  # the allocator of pinned memory has no such call

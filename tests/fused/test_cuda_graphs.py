@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmspike.backbones import MetaSpikeFormer
 from mmspike.engine.cuda_graph_hook import CudaGraphHook
-from mmspike.fused import GraphedFeatures, graph_limits, graph_record
+from mmspike.fused import GraphedFeatures, cuda_graphs, graph_limits, graph_record
 from mmspike.necks import SpikeFPN
 
 WIDTHS = [16, 16, 16, 16]
@@ -361,21 +361,28 @@ def test_modes_run_plainly_while_they_are_on(device, graphed, messages, context,
 
 
 class Waiting(Net):
+    def __init__(self, size):
+        super().__init__()
+        self.waits_for = size
+
     def extract_feat(self, inputs):
-        if inputs.shape[2:] == SIZES[1]:
+        if inputs.shape[2:] == self.waits_for:
             float(inputs.sum())  # waits for the GPU
         return super().extract_feat(inputs)
 
 
-def test_what_fails_while_it_is_recorded_runs_plainly(device, graphed, messages, monkeypatch):
+@pytest.mark.parametrize("waits_for", SIZES)
+def test_what_fails_while_it_is_recorded_runs_plainly(
+    waits_for, device, graphed, messages, monkeypatch
+):
     """And leaves other sizes, recorded before and after it, and random numbers as they were."""
-    model = Waiting().to(device)
+    model = Waiting(waits_for).to(device)
     features = graphed(model, warmup=1)
     if device == "cpu":
         record = graph_record.record
 
         def fail(run, image, *args):
-            if image.shape[2:] == SIZES[1]:
+            if image.shape[2:] == waits_for:
                 try:
                     raise RuntimeError("operation not permitted\nmore")
                 finally:
@@ -389,9 +396,25 @@ def test_what_fails_while_it_is_recorded_runs_plainly(device, graphed, messages,
             assert torch.rand(3, device=device).isfinite().all()
     assert features.replays == 6
     (said,) = [m for m in messages if "plainly" in m]
-    assert said.startswith("CUDA graphs: images (2, 3, 32, 48) run plainly: recording failed: ")
+    height, width = waits_for
+    wanted = f"CUDA graphs: images (2, 3, {height}, {width}) run plainly: recording failed: "
+    assert said.startswith(wanted)
     assert "not permitted" in said
     assert "previous error" not in said
+
+
+def test_the_cause_of_a_failed_recording_is_its_first_error():
+    def chain(*errors):
+        for before, error in zip((None, *errors), errors, strict=False):
+            error.__context__ = before
+        return errors[-1]
+
+    ended = RuntimeError("previous error during capture")
+    assert (
+        cuda_graphs._cause_of(chain(RuntimeError("not permitted\nmore"), ended)) == "not permitted"
+    )
+    caught = chain(KeyError("k"), RuntimeError("out of memory"))  # another's, and dealt with
+    assert cuda_graphs._cause_of(caught) == "out of memory"
 
 
 def test_a_capture_that_fails_gives_back_what_it_holds(monkeypatch):

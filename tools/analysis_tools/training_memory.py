@@ -134,10 +134,9 @@ def main() -> None:
                 peaks = [peak(model, steps, size, not args.float32) for size in SIZES]
             (small, parameters), (large, _) = peaks
             per_pixel = (large - small) / (SIZES[1] ** 2 - SIZES[0] ** 2)
-            per_image = per_pixel * args.crop[0] * args.crop[1] / MIB
-            print(
-                f"| {model} | {steps} | {per_image:.0f} | {4 * parameters / MIB:.0f} |", flush=True
-            )
+            per_image = per_pixel * height * width / MIB
+            once = (4 if args.float32 else 4.5) * parameters / MIB
+            print(f"| {model} | {steps} | {per_image:.0f} | {once:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

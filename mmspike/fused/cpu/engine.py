@@ -108,6 +108,7 @@ def _attend_at_once(attention: SpikingAttention, spikes: Spikes) -> Tensor:
     ((conv, norm, neuron),) = attention.projections()
     y_seq = per_step(norm, per_step_of(partial(convolve, conv), spikes))
     bits = fire_into_bits(neuron, y_seq)
-    if bits is None or attention.scale is None:
+    if bits is None:
         return attention.mix(*neuron(y_seq).chunk(3, dim=2))
+    assert attention.scale is not None, "the door lets none in that averages"
     return mix_packed(bits, attention.num_heads, attention.scale)

@@ -30,7 +30,8 @@ def backward(
     With g the gradient of the neuron's input: the sums are those of g and of g (y - mean); the
     gradient is ``scale * g``, and ``+ slopes[0] * (y - mean) + slopes[1]`` if it is ``CENTRED``.
     """
-    step, channels = units * VEC, channels_of(inner, outer, LAST, VEC)
+    step = units.to(tl.int64) * VEC
+    channels = channels_of(inner, outer, LAST, VEC)
     program, channel_tile = tl.program_id(0), tl.program_id(1)
     c = channel_tile * BLOCK_C + tl.arange(0, BLOCK_C)
     has_c = c < channels

@@ -66,9 +66,10 @@ class CUDAEngine:
         if len(qkv) == 1:
             qkv = [Spikes(x, None, qkv[0].levels) for x in qkv[0].values.chunk(3, dim=2)]
         num_heads, scale = attention.num_heads, attention.scale
+        assert scale is not None, "the door lets none in that averages"
         binary = all(s.levels == s.unit == 1 for s in qkv)
         alike = len({s.values.shape for s in qkv}) == 1
-        if scale is None or not (binary and alike) or why_not_mix(qkv[0].values, num_heads, scale):
+        if not (binary and alike) or why_not_mix(qkv[0].values, num_heads, scale):
             mixture = attention.mix(*(s.values for s in qkv))
         else:
             mixture = mix(qkv, num_heads, scale)

@@ -36,7 +36,8 @@ def fire(
     LAST: tl.constexpr, VEC: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Write spikes, the last tiles first, which the pass before has left in the cache."""
-    step, channels = units * VEC, channels_of(inner, outer, LAST, VEC)
+    step = units.to(tl.int64) * VEC
+    channels = channels_of(inner, outer, LAST, VEC)
     chunk, channel_tile = chunks - 1 - tl.program_id(0), tl.program_id(1)
     first, offsets, c, has_p, has_c = tile(
         chunk, channel_tile, chunks, inner, outer, per_image, LAST, VEC, BLOCK_P, BLOCK_C

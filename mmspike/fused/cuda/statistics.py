@@ -20,7 +20,8 @@ def batch_statistics(
     LAST: tl.constexpr, VEC: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Count, mean and squared distances of all channels; and the norm that they make."""
-    step, channels = units * VEC, channels_of(inner, outer, LAST, VEC)
+    step = units.to(tl.int64) * VEC
+    channels = channels_of(inner, outer, LAST, VEC)
     program, channel_tile = tl.program_id(0), tl.program_id(1)
     n = tl.zeros([BLOCK_P], tl.float32)  # Welford's numbers of every lane
     mean = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
