@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
+import tests.remembered  # noqa: F401
 from mmspike.native import library
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +36,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(skip)
+
+
+def pytest_collection_finish():
+    """Leave what was imported out of garbage collections: mmengine collects for every data set."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
