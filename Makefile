@@ -124,12 +124,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# A process for every core; a file's tests stay in one of them and share what they set up.
+# A process for every core; a file's tests stay in one of them and share what they set up. Files begin in the
+# order of tests/conftest.py: one of slow tests at the end would leave the other cores idle.
 test: install-full lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 coverage: install
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
 
 # GPU_PYTHON: a Python with the stack and a CUDA build of torch, if that is not .venv's.
 GPU_PYTHON ?= $(BIN)/python

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
+import tests.remembered  # noqa: F401
 from mmspike.native import library
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +37,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(skip)
+    if "PYTEST_XDIST_WORKER" in os.environ:  # files with slow tests first, then those with many
+        slow = {item.path for item in items if "slow" in item.keywords}
+        count = Counter(item.path for item in items)
+        items.sort(key=lambda item: (item.path not in slow, -count[item.path], item.path))
+
+
+def pytest_collection_finish():
+    """Leave what was imported out of garbage collections: mmengine collects for every data set."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

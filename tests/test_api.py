@@ -10,7 +10,7 @@ from mmengine.config import Config
 import mmspike
 from mmspike.engine.command_line import parse_options
 from tests.conftest import ROOT
-from tests.test_registry import run_python
+from tests.test_registry import run_beside_hosts, run_python
 
 
 def test_import_loads_no_host_and_no_model():
@@ -54,7 +54,7 @@ def test_the_apis_of_the_hosts(kind, request, tmp_path):
     cfg = Config.fromfile(ROOT / trained.config)
     cfg.merge_from_dict(parse_options(trained.options))
     cfg.dump(tmp_path / "config.py")
-    out = run_python(
+    out = run_beside_hosts(
         f"""
         import mmspike
         {APIS[kind]}
@@ -66,7 +66,8 @@ def test_the_apis_of_the_hosts(kind, request, tmp_path):
                 print("found", (found.pred_instances.scores > 0.3).sum().item())
             else:
                 print("found", len(found.pred_sem_seg.data.unique()) - 1)
-        """
+        """,
+        tmp_path,
     )
     assert sum(int(line.split()[1]) for line in out.splitlines() if line.startswith("found")) > 0
 
@@ -81,7 +82,7 @@ def test_the_apis_of_the_hosts(kind, request, tmp_path):
 def test_the_apis_take_configs_that_lie_elsewhere(kind, base, tmp_path):
     config = tmp_path / "config.py"
     config.write_text(f'_base_ = "mmspike::{base}.py"\n')
-    out = run_python(
+    out = run_beside_hosts(
         f"""
         import warnings
         import mmspike
@@ -92,6 +93,7 @@ def test_the_apis_take_configs_that_lie_elsewhere(kind, base, tmp_path):
             model = init({str(config)!r}, None, device="cpu")
         found = infer(model, np.zeros((128, 128, 3), dtype=np.uint8))
         print("found", len(found.keys()))
-        """
+        """,
+        tmp_path,
     )
     assert "found" in out

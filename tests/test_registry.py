@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT_MODELS
 
 from tests.conftest import ROOT
+from tests.tools.helpers import run
 
 
 def run_python(code: str) -> str:
@@ -21,6 +23,16 @@ def run_python(code: str) -> str:
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     return result.stdout
+
+
+def run_beside_hosts(code: str, folder: Path) -> str:
+    """As ``run_python``, where the hosts were imported before, which takes most of the time."""
+    script, errors = folder / "script.py", folder / "errors.txt"
+    script.write_text(textwrap.dedent(code))
+    errors.touch()
+    out = run(script, errors=errors)
+    assert errors.read_text() == ""
+    return out
 
 
 def test_backbone_and_neck_work_without_hosts_compiled_ops_and_gpu_packages():
@@ -52,8 +64,8 @@ def test_backbone_and_neck_work_without_hosts_compiled_ops_and_gpu_packages():
 
 
 @pytest.mark.parametrize("scope", ["mmengine", "mmdet", "mmseg"])
-def test_names_resolve_from_any_scope_without_custom_imports(scope):
-    run_python(
+def test_names_resolve_from_any_scope_without_custom_imports(scope, tmp_path):
+    run_beside_hosts(
         f"""
         from importlib import import_module
         from mmengine.registry import init_default_scope
@@ -66,7 +78,8 @@ def test_names_resolve_from_any_scope_without_custom_imports(scope):
         assert "mmspike.det" not in sys.modules
         assert models.get("mmspike.det.SpikeRPNHead").__name__ == "SpikeRPNHead"
         assert "mmspike.det" in sys.modules
-        """
+        """,
+        tmp_path,
     )
 
 

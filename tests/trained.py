@@ -132,7 +132,8 @@ def _recipe(kind: str, root: Path) -> tuple[str, list[str], list[str]]:
         data += [f"{split}_evaluator.ann_file={annotations}" for split in ("val", "test")]
     else:
         config = SEGMENTORS[integer]
-        iters, decay, special = 120, 60, SEGMENTOR
+        iters, decay = (70, 40) if integer else (120, 60)
+        special = SEGMENTOR
     train = [
         "train_dataloader.batch_size=8",
         "optim_wrapper.optimizer.lr=5e-3",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
@@ -41,39 +39,40 @@ def spread_texts(axes: Axes) -> None:
     renderer = canvas.get_renderer()
     to_data = axes.transData.inverted()
     inside = axes.get_window_extent(renderer)
-    placed: list[Bbox] = []
+    placed = np.empty((0, 4))
     for text in axes.texts:
         patch = text.get_bbox_patch()
         text.update_bbox_position_size(renderer)
         box = text.get_window_extent(renderer) if patch is None else patch.get_window_extent()
-        best = min(_places(box, inside), key=lambda b: _overlap(b, placed), default=box)
-        for place in _places(box, inside):
-            if not _overlap(place, placed):
-                best = place
-                break
-        placed.append(best)
+        places = _places(box, inside)
+        best = places[_overlaps(places, placed).argmin()]
+        placed = np.vstack([placed, best])
         x, y = axes.transData.transform(text.get_position())
-        text.set_position(to_data.transform((x + best.x0 - box.x0, y + best.y0 - box.y0)))
+        text.set_position(to_data.transform((x + best[0] - box.x0, y + best[1] - box.y0)))
 
 
-def _places(box: Bbox, inside: Bbox) -> Iterator[Bbox]:
-    """Where a label may lie, the nearest first: moved by its own heights and widths."""
+def _places(box: Bbox, inside: Bbox) -> np.ndarray:
+    """Where a label may lie, the nearest first: moved by its own heights and widths.
+
+    Returns:
+        Boxes ``[N, 4]`` of left, lower, right and upper edge in pixels, the first one where the
+        label is.
+    """
     x = min(max(box.x0, inside.x0), max(inside.x1 - box.width, inside.x0))
     y = min(max(box.y0, inside.y0), max(inside.y1 - box.height, inside.y0))
-    moves = [
-        (0.5 * i * box.width, j * (box.height + 1))
-        for i in range(-_STEPS, _STEPS + 1)
-        for j in range(-_STEPS, _STEPS + 1)
-    ]
-    for dx, dy in sorted(moves, key=lambda m: m[0] ** 2 + m[1] ** 2):
-        moved = Bbox.from_bounds(x + dx, y + dy, box.width, box.height)
-        within_x = moved.x0 >= inside.x0 - 1 and moved.x1 <= inside.x1 + 1
-        within_y = moved.y0 >= inside.y0 - 1 and moved.y1 <= inside.y1 + 1
-        if (dx, dy) == (0, 0) or (within_x and within_y):
-            yield moved
+    steps = np.arange(-_STEPS, _STEPS + 1)
+    dx, dy = (m.ravel() for m in np.meshgrid(0.5 * steps, steps, indexing="ij"))
+    moves = np.stack([dx * box.width, dy * (box.height + 1)], axis=1)
+    moves = moves[(moves**2).sum(axis=1).argsort(kind="stable")]
+    low = moves + np.array([x, y])
+    places = np.hstack([low, low + np.array([box.width, box.height])])
+    within = (low >= inside.min - 1).all(axis=1) & (places[:, 2:] <= inside.max + 1).all(axis=1)
+    within[0] = True
+    return places[within]
 
 
-def _overlap(box: Bbox, others: Sequence[Bbox]) -> float:
-    """Area in square pixels that a box shares with others."""
-    shared = (Bbox.intersection(box, other) for other in others)
-    return sum(s.width * s.height for s in shared if s is not None)
+def _overlaps(places: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Areas ``[N]`` in square pixels that boxes ``[N, 4]`` share with others ``[M, 4]``."""
+    low = np.maximum(places[:, None, :2], others[:, :2])
+    high = np.minimum(places[:, None, 2:], others[:, 2:])
+    return (high - low).clip(0).prod(axis=2).sum(axis=1)

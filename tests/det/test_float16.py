@@ -14,7 +14,7 @@ from mmspike.engine.inputs import build_model
 from mmspike.seg import SpikeFPNHead
 from tests.engine.tiny import SIZE, write_config
 
-STEPS, SETTLED = 100, 10
+STEPS, SETTLED = 60, 10
 PREDICTORS = ("fc_cls", "fc_reg", "conv_logits", "rpn_cls", "rpn_reg", "conv_seg")
 PREDICTORS += ("retina_cls", "retina_reg")
 

@@ -279,17 +279,16 @@ def test_hook_names_parts_that_there_are(tmp_path):
         run(tmp_path, Net())
 
 
-def test_hook_takes_more_sizes_than_torch_does_by_default(monkeypatch):
-    config = torch._dynamo.config
-    monkeypatch.setattr(config, "recompile_limit", config.recompile_limit)  # put back behind this
+def test_hook_takes_more_sizes_than_torch_does_by_default():
     model = nn.ModuleDict(dict(backbone=spike_conv(8, 8, 3, norm_cfg=dict(type="BN"))))
-    hook = CompileHook(("backbone",), backend="eager")
-    hook.before_run(SimpleNamespace(model=model, logger=logging.getLogger("test")))
-    for training in (True, False):
-        model.train(training)
-        for size in range(4, 10):
-            y = model["backbone"](torch.randn(1, 2, 8, size, size))
-            assert y.shape == (1, 2, 8, size, size)
+    hook, config = CompileHook(("backbone",), backend="eager"), torch._dynamo.config
+    with config.patch(recompile_limit=config.recompile_limit):  # put back behind this
+        hook.before_run(SimpleNamespace(model=model, logger=logging.getLogger("test")))
+        for training in (True, False):
+            model.train(training)
+            for size in range(4, 10):
+                y = model["backbone"](torch.randn(1, 2, 8, size, size))
+                assert y.shape == (1, 2, 8, size, size)
 
 
 def test_hook_is_registered():

@@ -12,6 +12,7 @@ import time
 
 import pytest
 import torch
+from torch.distributed.run import get_args_parser
 
 from mmspike.checkpoints import read_checkpoint
 from tests.conftest import ROOT
@@ -46,13 +47,14 @@ def gradient(config, work_dir, *options, processes=1):
     if processes == 1:
         run("train.py", config, *args)
     else:
-        train_together(config, *args)
+        run_both("train.py", config, *args)
     state = read_checkpoint(work_dir / "iter_1.pth").content["optimizer"]["state"]
     return torch.cat([s["momentum_buffer"].flatten() for s in state.values()])
 
 
-def train_together(config, *args):
-    results = run_together("train.py", config, "--launcher", "pytorch", *args, environments=ranks())
+def run_both(tool, *args):
+    """Run a tool in two processes; what each printed."""
+    results = run_together(tool, *args, "--launcher", "pytorch", environments=ranks())
     for text, code in results:
         assert code == 0, text[-6000:]
     return [text for text, _ in results]
@@ -85,9 +87,9 @@ def test_a_detectors_gradient_is_the_mean_over_processes(tiny_shapes, tmp_path):
     assert distance(two, one[0]) > 1e-2
 
 
-def launch(script, *args, node=None):
-    """Start a script of several processes, as a user does."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(node or {"PORT": free_port()})}
+def launch(script, *args, node):
+    """Start a script of several processes, as a user does, as one of several nodes."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **node}
     environment["PATH"] = f"{os.path.dirname(sys.executable)}:{environment['PATH']}"
     environment["PYTHONPATH"] = str(ROOT)
     return subprocess.Popen(
@@ -98,6 +100,33 @@ def launch(script, *args, node=None):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
+
+
+@pytest.mark.parametrize(
+    ("script", "files"),
+    [("dist_train.sh", ["my config.py"]), ("dist_test.sh", ["config.py", "my checkpoint.pth"])],
+)
+def test_scripts_start_processes_on_this_machine(script, files, tmp_path):
+    """What they hand to torch's launcher, read by its own parser."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    args, path = ["--cfg-options", "a=1 2"], f"{tmp_path}:/usr/bin:/bin"
+    script = ROOT / "tools" / script
+    done = subprocess.run(
+        [script, *files, "2", *args], env={"PATH": path}, stdout=subprocess.PIPE, text=True
+    )
+    module, launcher, *given = done.stdout.splitlines()
+    assert (done.returncode, module, launcher) == (0, "-m", "torch.distributed.run")
+    given = get_args_parser().parse_args(given)
+    assert (given.nnodes, given.nproc_per_node) == ("1", "2")
+    assert (given.node_rank, given.master_addr, given.master_port) == (0, "127.0.0.1", 29500)
+    tool = script.name.replace("dist_", "").replace(".sh", ".py")
+    assert given.training_script == str(ROOT / "tools" / tool)
+    assert given.training_script_args == [*files, "--launcher", "pytorch", *args]
+    done = subprocess.run([script, *files], env={"PATH": path}, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert f"tools/{script.name} CONFIG" in done.stderr
 
 
 def free_port():
@@ -116,11 +145,9 @@ def detector(tiny_shapes, tmp_path_factory):
 def test_each_image_is_evaluated_once(detector, tmp_path):
     """Of five images, two processes get three each, one of them twice."""
     config, checkpoint = detector
-    args = [config, checkpoint, "--work-dir", tmp_path, "--out"]
-    one = run("test.py", *args, tmp_path / "one.pkl")
-    script = launch("dist_test.sh", config, checkpoint, 2, *args[2:], tmp_path / "two.pkl")
-    two, _ = script.communicate(timeout=120)
-    assert script.returncode == 0, two[-6000:]
+    args = ["test.py", config, checkpoint, "--work-dir", tmp_path, "--out"]
+    one = run(*args, tmp_path / "one.pkl")
+    two, _ = run_both(*args, tmp_path / "two.pkl")
     first, second = (pickle.loads((tmp_path / f"{n}.pkl").read_bytes()) for n in ("one", "two"))
     assert [p["img_id"] for p in second] == [p["img_id"] for p in first]
     assert len({p["img_id"] for p in second}) == 5
@@ -149,9 +176,7 @@ def test_a_killed_rank_ends_both_nodes_by_name_and_one_node_resumes_the_run(tiny
     assert re.search(r"rank +: 1 \(local_rank: 0\)", texts[1]), texts[1][-6000:]
     assert "Signal 9 (SIGKILL) received" in texts[1]
 
-    script = launch("dist_train.sh", config, 2, *args, "--resume")
-    text, _ = script.communicate(timeout=150)
-    assert script.returncode == 0, text[-6000:]
+    run_both("train.py", config, *args, "--resume")
     say = write_config(
         tmp_path / "say.py",
         "segmentor",
@@ -159,7 +184,7 @@ def test_a_killed_rank_ends_both_nodes_by_name_and_one_node_resumes_the_run(tiny
         VALIDATE,
         custom_hooks=[{"type": "SayBuffers"}],
     )
-    texts = train_together(say, "--work-dir", tmp_path / "whole")
+    texts = run_both("train.py", say, "--work-dir", tmp_path / "whole")
     evaluated_with = [re.findall("buffers: .*", text) for text in texts]
     assert len(set(evaluated_with[0])) == 2
     assert evaluated_with[0] == evaluated_with[1]

@@ -7,6 +7,7 @@ most tools do. This package they import themselves.
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import random
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import tests.remembered  # noqa: F401
 from tests.conftest import ROOT
 
 # CUDA does not survive a fork.
@@ -35,6 +37,7 @@ if not torch.cuda.is_available():
             "mmseg.apis",
             "matplotlib.pyplot",
             "spikingjelly.activation_based.neuron",
+            "tests.remembered",
         ]
     )
 TIME_LIMIT = 300
@@ -103,6 +106,7 @@ def ranks(count=2):
 
 def _main(tool, args, out, environment, file_size, errors):
     os.setsid()  # a group of its own
+    gc.freeze()  # what was imported before; the hosts collect garbage for every data set
     np.random.seed()  # as a process that was not forked has it
     random.seed()
     multiprocessing.set_start_method(None, force=True)

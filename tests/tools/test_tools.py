@@ -42,10 +42,11 @@ def options(root, time_steps=1, iters=3):
     ]
 
 
-@pytest.fixture(scope="module", params=[1, 4], ids=["T=1", "T=4"])
-def trained(request, shapes_root, tmp_path_factory):
+@pytest.fixture(scope="module")
+def trained(shapes_root, tmp_path_factory):
+    """A run of three iterations at T = 2; ``trained_detector`` and others are at T = 1."""
     work_dir = tmp_path_factory.mktemp("work") / "run"
-    opts = options(shapes_root, request.param)
+    opts = options(shapes_root, time_steps=2)
     out = run("train.py", SHAPES, "--work-dir", work_dir, *opts)
     assert "coco/bbox_mAP" in out
     assert "coco/segm_mAP" in out

@@ -21,6 +21,7 @@ def evaluate(trained, work_dir, *args):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", METRICS)
 def test_binary_frames_score_the_same(kind, request, tmp_path):
     trained = request.getfixturevalue(f"trained_integer_{kind}")
