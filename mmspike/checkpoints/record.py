@@ -56,7 +56,7 @@ def make_record(model: Mapping[str, Any], with_head: bool) -> str:
 
     Returns:
         JSON of ``neuron_cfg``, ``backbone`` and the head's type and neuron, as far as they are
-        told; empty if the backbone is not.
+        told; empty if the backbone is not, or nests too deep.
 
     Examples:
         >>> make_record({"backbone": {"type": "mmspike.MetaSpikeFormer", "time_steps": 4}}, False)
@@ -71,7 +71,10 @@ def make_record(model: Mapping[str, Any], with_head: bool) -> str:
     }
     if with_head and isinstance(head, Mapping):
         kept["head"] = {k: v for k, v in head.items() if k in ("type", "neuron_cfg")}
-    return json.dumps(_plain({k: v for k, v in kept.items() if v is not None}))
+    try:
+        return json.dumps(_plain({k: v for k, v in kept.items() if v is not None}))
+    except RecursionError:
+        return ""
 
 
 def _plain(value: Any) -> Any:
