@@ -94,7 +94,7 @@ def _model_of(text: str) -> Mapping[str, Any]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     for line in body:
-        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "model":
+        if isinstance(line, ast.Assign) and getattr(line.targets[0], "id", "") == "model":
             model = _value(line.value)
             return model if isinstance(model, Mapping) else {}
     return {}
@@ -111,6 +111,8 @@ def _value(node: ast.expr) -> Any:
         items = zip(node.keys, node.values, strict=True)
         return {k.value: _value(v) for k, v in items if isinstance(k, ast.Constant)}
     try:
+        if isinstance(node, ast.Attribute):
+            return ast.unparse(node)  # a class, whose name stands there
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return UNKNOWN

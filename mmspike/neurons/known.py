@@ -20,6 +20,7 @@ _OF_TRAINING = {
 """Settings of neurons that change nothing in inference."""
 _ACTIVATIONS = nn.modules.activation.__name__
 _NODES = sj_neuron.__name__
+_HOSTS = ("mmengine", "mmdet", "mmseg", "mmpretrain")  # whose registries have activations
 
 
 def short_name(kind: Any) -> str:
@@ -60,7 +61,7 @@ def known_neuron(kind: Any) -> type | None:
         return ours
     if is_node and (not prefix or prefix.startswith(_NODES)):
         return theirs
-    known = is_activation and prefix in ("", "torch.nn", _ACTIVATIONS)
+    known = is_activation and prefix in ("", "torch.nn", _ACTIVATIONS, *_HOSTS)
     return activation if known and name != "MultiheadAttention" else None
 
 

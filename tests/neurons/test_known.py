@@ -18,6 +18,7 @@ KNOWN = {
     "spikingjelly.activation_based.neuron.IFNode": sj_neuron.IFNode,
     f"{sj_neuron.IFNode.__module__}.IFNode": sj_neuron.IFNode,
     "ReLU": nn.ReLU,
+    "mmdet.ReLU": nn.ReLU,
     "torch.nn.GELU": nn.GELU,
     "torch.nn.modules.activation.Softplus": nn.Softplus,
 }

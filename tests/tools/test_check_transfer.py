@@ -129,6 +129,13 @@ def test_depths_are_those_of_the_weights(build, weights):
     assert build(dict(backbone=told)).backbone.depths == ARCH["depths"]
 
 
+def test_a_class_in_a_config_is_known_by_its_name(build):
+    named = f"dict(neuron_cfg=dict(type=mmspike.neurons.lif.LIF, tau=3.0), backbone={backbone()})"
+    assert {m.tau for m in build(named).modules() if isinstance(m, LIF)} == {3.0}
+    with pytest.raises(CheckpointError, match=r"neurons of type mine\.lif\.LIF, which are"):
+        build(named.replace("mmspike.neurons", "mine"))
+
+
 def test_what_is_no_literal_is_said_not_to_be_recorded(build, capsys):
     text = f"dict(backbone=dict(type='X', arch={ARCH}, time_steps=int('4'), attn_scale=0.25))"
     model = build(text)
