@@ -6,6 +6,10 @@ from typing import NamedTuple
 
 META_SPIKEFORMER_DEPTHS = (1, 1, 2, 6, 2)
 """Blocks in the stem and the four stages of every published model."""
+PUBLISHED_HEADS = 8
+"""Attention heads of every published model."""
+PUBLISHED_NAMES = {"T": "time_steps"}
+"""Arguments that the published backbones call otherwise, and their names here."""
 
 
 class Arch(NamedTuple):

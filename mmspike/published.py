@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
 
-from mmspike.archs import META_SPIKEFORMER, Arch
+from mmspike.archs import META_SPIKEFORMER, PUBLISHED_HEADS, PUBLISHED_NAMES, Arch
 from mmspike.registry import MODELS
 
 NAME = "Spiking_vit_MetaFormer"
@@ -60,7 +60,7 @@ def build_published_backbone(**published: Any) -> Any:
 
 def modern_form(
     embed_dim: Sequence[int],
-    num_heads: int = 8,
+    num_heads: int = PUBLISHED_HEADS,
     T: int = 1,
     **others: Any,
 ) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def modern_form(
     config: dict[str, Any] = {
         "type": "mmspike.MetaSpikeFormer",
         "arch": named[0] if named else size,
-        "time_steps": T,
+        PUBLISHED_NAMES["T"]: T,
     }
     scope = DefaultScope.get_current_instance()
     if scope is not None and scope.scope_name == "mmseg":

@@ -13,6 +13,7 @@ from mmengine.registry import DefaultScope
 
 from mmspike.archs import META_SPIKEFORMER_DEPTHS, Arch
 from mmspike.layers.arguments import are_counts, check_norm, is_count, refuse_unless
+from mmspike.layers.attention import ATTN_NEURON
 from mmspike.neurons import neuron_takes
 from mmspike.neurons.arguments import check_config
 
@@ -27,17 +28,9 @@ def check_arguments(
     drop_path_rate: Any,
     norm_cfg: Any,
 ) -> None:
-    """Check types and ranges, see :class:`mmspike.MetaSpikeFormer`; named sizes are not looked up.
+    """Check types and ranges; named sizes are not looked up.
 
-    Args:
-        owner: Name of the class whose arguments they are.
-        arch: Theirs, as those that follow.
-        time_steps: Theirs.
-        in_channels: Theirs.
-        out_indices: Theirs.
-        frozen_stages: Theirs.
-        drop_path_rate: Theirs.
-        norm_cfg: Theirs.
+    The arguments are those of :class:`mmspike.MetaSpikeFormer`, after the name of their ``owner``.
 
     Raises:
         ValueError: At the first that cannot be right; it names argument and expectation.
@@ -84,7 +77,7 @@ def read_attn_neuron(
     """Settings in which the neuron after the attention differs from the others."""
     check_config(f"{owner}: attn_neuron_cfg", change)
     if change is None:
-        return {"v_threshold": 0.5} if neuron_takes(neuron_cfg, "v_threshold") else {}
+        return {k: v for k, v in ATTN_NEURON.items() if neuron_takes(neuron_cfg, k)}
     of = change if "type" in change else neuron_cfg
     for name in set(change) - {"type"}:
         ok = neuron_takes(of, name)

@@ -22,7 +22,6 @@ from mmspike.backbones.arguments import (
     read_init_pixels,
 )
 from mmspike.backbones.blocks import Block, ChannelMLP, SepConv
-from mmspike.backbones.settings import attn_neuron_settings
 from mmspike.backbones.spikeformer import (
     ATTN_STRIDE,
     CONV_STAGES,
@@ -136,8 +135,5 @@ class MetaSpikeFormer(SpikeFormer):
             norm_eval,
             with_cp,
             init_cfg,
-            {
-                "attn_scale": attn_scale,
-                "attn_neuron_cfg": attn_neuron_settings(attn_neuron_cfg),
-            },
+            {"attn_scale": attn_scale},
         )

@@ -9,12 +9,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from mmspike.archs import Arch
-from mmspike.neurons.known import inference_settings, is_plain
-
-_PUBLISHED_NAMES = {"T": "time_steps"}
-_ATTN_NEURON = {"v_threshold": 0.5}
-"""What ``attn_neuron_cfg=None`` means, where neurons have a threshold."""
+from mmspike.archs import PUBLISHED_HEADS, PUBLISHED_NAMES, Arch
+from mmspike.neurons.known import is_plain
 
 
 def settings_of(cls: type, named: Mapping[str, Arch], cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,8 +22,7 @@ def settings_of(cls: type, named: Mapping[str, Arch], cfg: Mapping[str, Any]) ->
         cfg: Its config, also one of the published code's, with ``T`` and ``embed_dim``.
 
     Returns:
-        ``time_steps``, ``num_heads``, ``attn_scale`` and ``attn_neuron_cfg``, as far as they are
-        told in plain values.
+        ``time_steps``, ``num_heads`` and ``attn_scale``, as far as they are told in plain values.
 
     Examples:
         >>> from mmspike.archs import META_SPIKEFORMER
@@ -37,21 +32,15 @@ def settings_of(cls: type, named: Mapping[str, Arch], cfg: Mapping[str, Any]) ->
         [4, 8, 0.125]
     """
     defaults = {p.name: p.default for p in inspect.signature(cls).parameters.values()}
-    given = {**defaults, **{_PUBLISHED_NAMES.get(k, k): v for k, v in cfg.items()}}
+    given = {**defaults, **{PUBLISHED_NAMES.get(k, k): v for k, v in cfg.items()}}
     settings = {k: given[k] for k in ("time_steps", "attn_scale") if is_plain(given.get(k, cls))}
-    heads = given.get("num_heads", 8) if "embed_dim" in cfg else _heads(given.get("arch"), named)
+    if "embed_dim" in cfg:
+        heads = given.get("num_heads", PUBLISHED_HEADS)
+    else:
+        heads = _heads(given.get("arch"), named)
     if isinstance(heads, int):
         settings["num_heads"] = heads
-    if "attn_neuron_cfg" in given:
-        settings["attn_neuron_cfg"] = attn_neuron_settings(given["attn_neuron_cfg"])
     return settings
-
-
-def attn_neuron_settings(change: Any) -> Any:
-    """What an ``attn_neuron_cfg`` changes in inference."""
-    if change is None:
-        return _ATTN_NEURON
-    return inference_settings(None, change) if isinstance(change, Mapping) else change
 
 
 def _heads(arch: Any, named: Mapping[str, Arch]) -> Any:

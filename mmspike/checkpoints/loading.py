@@ -25,7 +25,7 @@ from mmspike.checkpoints.sources import (
     sort_checkpoint,
     strip_wrappers,
 )
-from mmspike.checkpoints.trained_with import CHANGES, read_names, warn_if_trained_otherwise
+from mmspike.checkpoints.trained_with import changes_of, read_names, warn_if_trained_otherwise
 from mmspike.layers.forms import FormError, check_forms
 from mmspike.neurons.build import neuron_state_names
 
@@ -57,7 +57,8 @@ def load_pretrained(
             file need not have: layers that are new.
         allow_changed: Settings beside the weights in which the model is meant to differ from the
             one in which they were trained, some of :data:`mmspike.checkpoints.trained_with.CHANGES`
-            such as ``"time_steps"``. A warning tells of others, where the file tells them.
+            such as ``"time_steps"``, or of those that parts of one's own tell. A warning tells of
+            others, where the file tells them.
 
     Returns:
         What was loaded, and what was not.
@@ -69,8 +70,8 @@ def load_pretrained(
         TypeError: If the model has neither.
     """
     allow_missing = read_names("allow_missing", allow_missing)
-    allow_changed = read_names("allow_changed", allow_changed, CHANGES)
     model = getattr(model, "module", model)  # inside a wrapper of distributed training
+    allow_changed = read_names("allow_changed", allow_changed, changes_of(model))
     checkpoint = read_checkpoint(file, mmap=True)
     report = load_tensors(model, checkpoint, strict, prefix, allow_missing)
     parts = {"backbone": getattr(model, "backbone", model)}
@@ -92,12 +93,7 @@ def load_tensors(
 ) -> LoadReport:
     """Load what was read, whatever the file says beside its weights.
 
-    Args:
-        model: As in :func:`load_pretrained`.
-        checkpoint: What was read.
-        strict: As in :func:`load_pretrained`, also what follows.
-        prefix: See above.
-        allow_missing: See above.
+    All arguments but ``checkpoint``, what was read, are those of :func:`load_pretrained`.
 
     Returns:
         What was loaded, without the hash of the file.

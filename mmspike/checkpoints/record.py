@@ -56,7 +56,7 @@ def make_record(model: Mapping[str, Any], with_head: bool) -> str:
 
     Returns:
         JSON of ``neuron_cfg``, ``backbone`` and the head's type and neuron, as far as they are
-        told; empty if the backbone is not.
+        told; empty if the backbone is not, or nests too deep.
 
     Examples:
         >>> make_record({"backbone": {"type": "mmspike.MetaSpikeFormer", "time_steps": 4}}, False)
@@ -71,7 +71,10 @@ def make_record(model: Mapping[str, Any], with_head: bool) -> str:
     }
     if with_head and isinstance(head, Mapping):
         kept["head"] = {k: v for k, v in head.items() if k in ("type", "neuron_cfg")}
-    return json.dumps(_plain({k: v for k, v in kept.items() if v is not None}))
+    try:
+        return json.dumps(_plain({k: v for k, v in kept.items() if v is not None}))
+    except RecursionError:
+        return ""
 
 
 def _plain(value: Any) -> Any:
@@ -91,7 +94,7 @@ def _model_of(text: str) -> Mapping[str, Any]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     for line in body:
-        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "model":
+        if isinstance(line, ast.Assign) and getattr(line.targets[0], "id", "") == "model":
             model = _value(line.value)
             return model if isinstance(model, Mapping) else {}
     return {}
@@ -108,6 +111,8 @@ def _value(node: ast.expr) -> Any:
         items = zip(node.keys, node.values, strict=True)
         return {k.value: _value(v) for k, v in items if isinstance(k, ast.Constant)}
     try:
+        if isinstance(node, ast.Attribute):
+            return ast.unparse(node)  # a class, whose name stands there
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return UNKNOWN

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from mmspike.archs import META_SPIKEFORMER_DEPTHS
 from mmspike.checkpoints.reading import CheckpointError, CheckpointFile
 from mmspike.checkpoints.upstream import Family, family_of, find_root, translate_state_dict
 
@@ -127,6 +129,22 @@ def arch_of(tensors: Mapping[str, Tensor], prefix: str = "") -> list[int] | None
     weights = [tensors.get(name) for name in names]
     there = [w for w in weights if w is not None]
     return [w.size(0) for w in there] if len(there) == len(weights) else None
+
+
+def depths_of(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """The blocks of the stem and the four stages that a backbone's tensors have.
+
+    Args:
+        tensors: Its tensors, under this project's names.
+
+    Returns:
+        ``depths``, as in an ``arch``; nothing where they are those of the published models, or a
+        stage has no block.
+    """
+    blocks = {tuple(name.split(".")[:4]) for name in tensors if ".blocks." in name}
+    found = Counter(stage for _, stage, *_ in blocks)
+    depths = tuple(found[str(i)] for i in range(len(META_SPIKEFORMER_DEPTHS)))
+    return {} if 0 in depths or depths == META_SPIKEFORMER_DEPTHS else {"depths": list(depths)}
 
 
 def find_tensors(file: CheckpointFile) -> tuple[dict[str, Tensor], str | None]:

@@ -18,16 +18,16 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmspike.checkpoints.reading import CheckpointError
+from mmspike.checkpoints.record import UNKNOWN
+from mmspike.layers.attention import ATTN_NEURON
 from mmspike.neurons import name_of
 from mmspike.neurons.build import AtRest
 from mmspike.neurons.known import inference_settings, is_plain, known_neuron, short_name
 from mmspike.neurons.protocols import ChoosesNeuron, Configured
 
 CHANGES = ("neuron_cfg", "time_steps", "num_heads", "attn_scale", "attn_neuron_cfg")
-"""What may differ between a model and that of a file, by the names of arguments."""
+"""What may differ between any model and that of a file, by the names of arguments."""
 _SHORT = {"time_steps": "T"}
-_UNKNOWN = object()
-"""The value of what is no plain value."""
 
 
 def warn_if_trained_otherwise(
@@ -45,7 +45,7 @@ def warn_if_trained_otherwise(
         trained: The model of the file, see :func:`mmspike.checkpoints.record.model_config`; empty
             where the file tells nothing, as the published ones.
         file: Where it was read.
-        allow_changed: Differences that are meant, some of :data:`CHANGES`.
+        allow_changed: Differences that are meant, some of :func:`changes_of` the model.
     """
     found: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
     for name, part in _parts(trained):
@@ -63,6 +63,12 @@ def warn_if_trained_otherwise(
                 "current",
                 level=level,
             )
+
+
+def changes_of(model: nn.Module) -> tuple[str, ...]:
+    """What may differ between a model and that of a file, settings of parts of one's own too."""
+    own = [name for module in model.modules() for name in _settings(module)]
+    return tuple(dict.fromkeys([*CHANGES, *own]))
 
 
 def read_names(argument: str, value: Any, known: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -92,11 +98,41 @@ def _differences(module: nn.Module, part: Mapping, common: Any) -> Iterator[tupl
         was, is_ = _described(neuron, cfg)
         if was != is_:
             yield "neuron_cfg", f"{was} then, {is_} now"
+        yield from _attn_differences(module, part, neuron, cfg)
     then, now = _settings(module, part), _settings(module)
     for name in now:
         if name in then and then[name] != now[name]:
             short = _SHORT.get(name, name)
             yield name, f"{short} = {then[name]} then, {short} = {now[name]} now"
+
+
+def _attn_differences(
+    module: nn.Module, part: Mapping, neuron: nn.Module, cfg: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """How the neuron after the attention differs, where that is not because the others differ."""
+    attn_neuron, change = first_neuron(module, "attn_neuron"), part.get("attn_neuron_cfg")
+    takes_change = "attn_neuron_cfg" in inspect.signature(type(module)).parameters
+    if attn_neuron is None or not takes_change or not (change is None or _is_told(change, "")):
+        return
+    others_now = {"type": type(_node(neuron)), **_now(neuron, ())}
+    (was, is_), (would_be, now) = (
+        _described(attn_neuron, _attn_neuron_of(others, change)) for others in (cfg, others_now)
+    )
+    if was != is_ and would_be != now:
+        yield "attn_neuron_cfg", f"attn_neuron_cfg = {was} then, {is_} now"
+
+
+def _attn_neuron_of(others: Mapping[str, Any], change: Mapping | None) -> Mapping[str, Any]:
+    """The config of the neuron after the attention, where all others have a config."""
+    if change is None:
+        takes = inference_settings(known_neuron(others["type"]), {})
+        change = {k: v for k, v in ATTN_NEURON.items() if k in takes}
+    return change if "type" in change else {**others, **change}
+
+
+def _is_told(cfg: Any, default: Any = None) -> bool:
+    """Whether a neuron's config can be read, and its type is a name."""
+    return isinstance(cfg, Mapping) and isinstance(cfg.get("type", default), str)
 
 
 def neuron_then(module: nn.Module, part: Mapping, common: Any) -> Mapping[str, Any] | None:
@@ -111,7 +147,7 @@ def neuron_then(module: nn.Module, part: Mapping, common: Any) -> Mapping[str, A
         The config; ``None`` if the file's is none that can be read.
     """
     cfg = part.get("neuron_cfg") or common or None
-    if cfg is not None and not isinstance(cfg, Mapping):
+    if cfg is not None and not _is_told(cfg):
         return None
     if isinstance(module, ChoosesNeuron):
         return module.neuron_of(cfg)
@@ -135,8 +171,10 @@ def _described(neuron: nn.Module, cfg: Mapping[str, Any]) -> tuple[str, str]:
 
     The settings are those that tell the two apart, or those of the config if the kinds differ.
     """
-    kind, now = short_name(cfg.get("type")), name_of(neuron)
-    was = inference_settings(known_neuron(kind), cfg)
+    kind, now, known = short_name(cfg["type"]), name_of(neuron), known_neuron(cfg["type"])
+    if known is None and known_neuron(now) is type(_node(neuron)):
+        kind = str(cfg["type"])  # one of somebody's, of whatever name
+    was = inference_settings(known, cfg)
     is_ = _now(neuron, was if kind == now else {})
     if kind == now:
         differ = [k for k in is_ if k in was and was[k] != is_[k]]
@@ -157,19 +195,23 @@ def describe_neuron(neuron: nn.Module) -> str:
 
 def _now(neuron: nn.Module, others: Iterable[str]) -> dict[str, Any]:
     """What a neuron computes with, by the names of its arguments and others."""
-    node = neuron.node if isinstance(neuron, AtRest) else neuron
+    node = _node(neuron)
     names = dict.fromkeys([*inference_settings(type(node), {}), *others])
-    return {k: getattr(node, k) for k in names if is_plain(getattr(node, k, _UNKNOWN))}
+    return {k: getattr(node, k) for k in names if is_plain(getattr(node, k, UNKNOWN))}
+
+
+def _node(neuron: nn.Module) -> nn.Module:
+    return neuron.node if isinstance(neuron, AtRest) else neuron
 
 
 def _call(kind: str, settings: Mapping[str, Any]) -> str:
     return f"{kind}({', '.join(f'{k}={v}' for k, v in settings.items())})"
 
 
-def first_neuron(module: nn.Module) -> nn.Module | None:
+def first_neuron(module: nn.Module, place: str = "neuron") -> nn.Module | None:
     """What stands in a neuron's place, whether it spikes or not; ``None`` where nothing does."""
     for name, child in module.named_modules():
-        if name.endswith("neuron") and not isinstance(child, nn.Identity):
+        if name.endswith(place) and not isinstance(child, nn.Identity):
             return child
     return None
 

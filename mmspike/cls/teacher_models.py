@@ -29,14 +29,7 @@ def is_named(model: Model) -> bool:
 
 
 def check_arguments(model: Any, checkpoint: Any, mean: Any, std: Any, num_classes: Any) -> None:
-    """Check what a config file gives, see :class:`mmspike.cls.Teacher`.
-
-    Args:
-        model: Theirs, as those that follow.
-        checkpoint: Theirs.
-        mean: Theirs.
-        std: Theirs.
-        num_classes: Theirs.
+    """Check what a config file gives; the arguments are those of :class:`mmspike.cls.Teacher`.
 
     Raises:
         ValueError: At the first that cannot be right; it names argument and expectation.

@@ -20,8 +20,10 @@ from mmspike.checkpoints.fit import (
 from mmspike.checkpoints.reading import CheckpointError
 from mmspike.checkpoints.record import model_config
 from mmspike.checkpoints.sources import shorten
-from mmspike.checkpoints.trained_with import CHANGES, read_names, warn_if_trained_otherwise
+from mmspike.checkpoints.trained_with import changes_of, read_names, warn_if_trained_otherwise
 from mmspike.registry import HOOKS
+
+_ALLOW_CHANGED = "FitHook: allow_changed"
 
 
 @HOOKS.register_module()
@@ -37,7 +39,7 @@ class FitHook(Hook):
             one in which they were trained, see :func:`mmspike.checkpoints.load_pretrained`.
 
     Raises:
-        CheckpointError: If ``allow_changed`` names anything else.
+        CheckpointError: If ``allow_changed`` is no name; before the run, if it names anything else.
 
     Examples:
         ``custom_hooks = [dict(type="mmspike.FitHook")]`` in a config; ``tools/train.py`` adds it.
@@ -46,7 +48,11 @@ class FitHook(Hook):
     priority = "VERY_HIGH"  # before EMAHook exchanges weights
 
     def __init__(self, allow_changed: str | Sequence[str] = ()) -> None:
-        self.allow_changed = read_names("FitHook: allow_changed", allow_changed, CHANGES)
+        self.allow_changed = read_names(_ALLOW_CHANGED, allow_changed)
+
+    def before_run(self, runner: Runner) -> None:
+        """Compare ``allow_changed`` with what the model has."""
+        read_names(_ALLOW_CHANGED, self.allow_changed, changes_of(runner.model))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the run with what was read.

@@ -16,6 +16,8 @@ from mmspike.layers.rep_conv import RepConv
 from mmspike.layers.time import per_step
 from mmspike.neurons import build_neuron, firing_input_of, levels_of, unit_of
 
+ATTN_NEURON = {"v_threshold": 0.5}
+"""How the neuron after the attention differs, where it has a threshold and nothing is told."""
 _EPS = 1e-6
 """Added to a sum of weights that may be 0."""
 

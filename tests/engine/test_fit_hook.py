@@ -268,3 +268,22 @@ def test_the_learning_rate_of_a_resumed_run_is_scaled_once(tmp_path):
     runner = resume(tmp_path / "c", tmp_path / "a" / "iter_2.pth")
     assert runner.optim_wrapper.param_groups[0]["initial_lr"] == pytest.approx(0.4)
     assert "initial_lr 0.4 (not 0.1)" in next((tmp_path / "c").glob("*/*.log")).read_text()
+
+
+class Teller(Trainee):
+    """Tells what it computes with beside weights."""
+
+    def beside_weights(self, cfg=None):
+        return {"looks": 2}
+
+
+@pytest.mark.parametrize("name", ["looks", "time_steps", "look", 4])
+def test_changes_that_are_meant_are_those_that_the_model_tells(name, tmp_path):
+    options = dict(model=Teller(), max_iters=1)
+    hooks = [dict(type="mmspike.FitHook", allow_changed=name)]
+    if name in ("looks", "time_steps"):
+        make_runner(tmp_path, custom_hooks=hooks, **options).train()
+        assert (tmp_path / "last_checkpoint").exists()
+        return
+    with pytest.raises(CheckpointError, match="FitHook: allow_changed must be "):
+        make_runner(tmp_path, custom_hooks=hooks, **options).train()

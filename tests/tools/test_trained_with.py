@@ -68,8 +68,7 @@ CASES = {
     "neuron after the attention": (
         "spikes",
         ["model.backbone.attn_neuron_cfg.v_threshold=1.0"],
-        "backbone: attn_neuron_cfg = {'v_threshold': 0.5} then, "
-        "attn_neuron_cfg = {'v_threshold': 1.0} now",
+        "backbone: attn_neuron_cfg = LIF(v_threshold=0.5) then, LIF(v_threshold=1.0) now",
     ),
     "tau": (
         "spikes",

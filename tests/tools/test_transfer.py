@@ -87,12 +87,10 @@ def test_to_slim_and_back_bit_for_bit(tmp_path, published, name):
 
 
 @pytest.mark.parametrize("depths", [[1, 1, 1, 2, 1], [1, 2, 1, 2, 1]])
-def test_other_depths_are_those_that_the_file_records(depths, tmp_path):
+def test_other_depths_are_those_of_the_weights(depths, tmp_path):
     arch = dict(embed_dims=[16, 16, 24, 32], num_heads=4, depths=depths)
     model = MetaSpikeFormer(arch)
-    cfg = f"model = dict(backbone=dict(type='mmspike.MetaSpikeFormer', arch={arch!r}))"
-    content = {"state_dict": model.state_dict(), "meta": {"cfg": cfg}}
-    torch.save(content, tmp_path / "other.pth")
+    torch.save(model.state_dict(), tmp_path / "other.pth")
     run(CONVERT, tmp_path / "other.pth", tmp_path / "slim.safetensors")
     with safe_open(tmp_path / "slim.safetensors", "pt") as file:
         assert json.loads(file.metadata()["arch"])["depths"] == depths
@@ -101,6 +99,15 @@ def test_other_depths_are_those_that_the_file_records(depths, tmp_path):
     if depths[1] > 1:  # the published code has one block there
         assert "has no name in a published Meta-SpikeFormer checkpoint" in out
         assert "Traceback" not in out
+
+
+def test_a_record_that_nests_too_deep_is_left_out(tmp_path, published):
+    record = '{"backbone": {"type": "X", "arch": ' + "[" * 500 + "]" * 500 + "}}"
+    content = {**torch.load(published), "meta": {"trained_with": record}}
+    torch.save(content, tmp_path / "deep.pth")
+    run(CONVERT, tmp_path / "deep.pth", tmp_path / "slim.safetensors")
+    with safe_open(tmp_path / "slim.safetensors", framework="pt") as file:
+        assert "trained_with" not in file.metadata()
 
 
 def test_metadata_tells_where_weights_come_from(tmp_path, published):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from mmspike.archs import PUBLISHED_HEADS
 from mmspike.backbones import (
     CLASSIFIERS,
     ESpikeFormer,
@@ -22,15 +23,16 @@ from mmspike.backbones.settings import settings_of
 from mmspike.backbones.spikeformer import SpikeFormer
 from mmspike.checkpoints import CheckpointError, load_pretrained, read_checkpoint
 from mmspike.checkpoints.record import model_config
-from mmspike.checkpoints.sources import arch_of, sort_checkpoint
+from mmspike.checkpoints.sources import arch_of, depths_of, sort_checkpoint
 from mmspike.checkpoints.trained_with import describe_neuron, first_neuron
 from mmspike.layers.classify import build_classifier_neuron
+from mmspike.neurons import neuron_takes
 from mmspike.neurons.known import inference_settings, known_neuron
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for values in [0, 1]
 BACKBONES = {"Meta-SpikeFormer": MetaSpikeFormer, "E-SpikeFormer": ESpikeFormer}
-HEADS = 8
-"""Attention heads of all published models."""
+SETTINGS = ("time_steps", "num_heads", "attn_scale")
+"""Settings of backbones that a file may record, beside neurons."""
 IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 
 
@@ -81,26 +83,27 @@ def build(
     trained = model_config(file.content, file.metadata)
     classifier = CLASSIFIERS[source.family.name]
     options = recorded_options(trained, BACKBONES[source.family.name])
-    arch = {"embed_dims": widths, **options.pop("arch", {})}
-    if num_heads is None and "num_heads" not in arch and any(w % HEADS for w in widths[2:]):
+    untold = [name for name in SETTINGS if name not in options]
+    recorded_heads = options.pop("num_heads", None)
+    heads = recorded_heads if num_heads is None else num_heads
+    if heads is None and any(w % PUBLISHED_HEADS for w in widths[2:]):
         raise CheckpointError(
             f"checkpoint {checkpoint}: does not record how many attention heads it has, and its "
-            f"widths {widths[2:]} do not divide among {HEADS}; give --num-heads"
+            f"widths {widths[2:]} do not divide among {PUBLISHED_HEADS}; give --num-heads"
         )
-    arch["num_heads"] = num_heads or arch.get("num_heads", HEADS)
+    heads = PUBLISHED_HEADS if heads is None else heads
     given = {"time_steps": time_steps} if time_steps is not None else {}
     model = classifier(
         num_classes=source.heads["head.weight"].size(0),
         distilled="head_kd.weight" in source.heads,
-        arch=arch,
+        arch={"embed_dims": widths, "num_heads": heads, **depths_of(source.backbone)},
         in_channels=source.backbone["stages.0.downsample.layer.weight"].size(1),
         **{**options, **given},
     )
-    head_cfg = recorded_neuron(trained, "head")
-    if head_cfg is not None:
-        model.neuron = build_classifier_neuron(head_cfg)
+    if isinstance(trained.get("head"), Mapping):
+        model.neuron = build_classifier_neuron(recorded_neuron(trained, "head"))
     print(load_pretrained(model, checkpoint, prefix=prefix))
-    print(describe(model, bool(options)))
+    print(describe(model, untold))
     return model.eval()
 
 
@@ -115,44 +118,64 @@ def recorded_options(trained: Mapping[str, Any], backbone: type[SpikeFormer]) ->
     if not isinstance(part, Mapping):
         return {}
     settings = settings_of(backbone, backbone.named_archs, part)
-    options: dict[str, Any] = {k: settings[k] for k in ("time_steps", "attn_scale")}
-    options["arch"] = {k: settings[k] for k in ("num_heads",) if k in settings}
-    if isinstance(part.get("arch"), Mapping) and "depths" in part["arch"]:
-        options["arch"]["depths"] = part["arch"]["depths"]
-    if isinstance(part.get("attn_neuron_cfg"), Mapping):
-        options["attn_neuron_cfg"] = settings["attn_neuron_cfg"]
-    neuron = recorded_neuron(trained, "backbone")
-    return options if neuron is None else {**options, "neuron_cfg": neuron}
+    options = {name: settings[name] for name in SETTINGS if name in settings}
+    options["neuron_cfg"] = recorded_neuron(trained, "backbone")
+    change = part.get("attn_neuron_cfg")
+    if isinstance(change, Mapping) and "type" not in change:
+        options["attn_neuron_cfg"] = inference_settings(None, change)
+    elif change is not None:
+        options["attn_neuron_cfg"] = resolve(change)
+    return options
 
 
 def recorded_neuron(trained: Mapping[str, Any], part: str) -> dict[str, Any] | None:
-    """The config of the neuron that a file records of a part, with its class; ``None`` if none.
+    """The neuron that a file records of a part, see :func:`resolve`; ``None`` if it names none."""
+    config = trained.get(part)
+    own = config.get("neuron_cfg") if isinstance(config, Mapping) else None
+    cfg = own or trained.get("neuron_cfg")
+    return resolve(cfg) if cfg else None
+
+
+def resolve(cfg: Any) -> dict[str, Any]:
+    """The config of a neuron in a file, with its class.
 
     Raises:
         CheckpointError: If it is none that is known here; nothing is imported for its name.
     """
-    config = trained.get(part)
-    own = config.get("neuron_cfg") if isinstance(config, Mapping) else None
-    cfg = own or trained.get("neuron_cfg")
-    if not isinstance(cfg, Mapping) or "type" not in cfg:
-        return None
-    kind = known_neuron(cfg["type"])
+    name = cfg.get("type") if isinstance(cfg, Mapping) else None
+    kind = known_neuron(name) if isinstance(name, str) else None
     if kind is None:
+        which = "that it does not tell by name"
+        if isinstance(name, str):
+            which = f"of type {name}, which are not of mmspike, spikingjelly or torch"
         raise CheckpointError(
-            f"its weights were trained with neurons of type {cfg['type']}, which are not of "
-            "mmspike, spikingjelly or torch; run tools/test.py with the config of the training"
+            f"its weights were trained with neurons {which}; run tools/test.py with the config of "
+            "the training"
         )
-    return {**inference_settings(None, cfg), "type": kind}
+    settings = inference_settings(None, cfg)
+    unknown = [str(k) for k in settings if not neuron_takes({"type": kind}, k)]
+    if unknown:
+        raise CheckpointError(
+            f"its weights were trained with neurons of type {name} that have {', '.join(unknown)}, "
+            "which is not known here"
+        )
+    return {**settings, "type": kind}
 
 
-def describe(model: MetaSpikeFormerClassifier, recorded: bool) -> str:
-    """What the network computes with beside weights, and who says so."""
+def describe(model: MetaSpikeFormerClassifier, untold: Sequence[str]) -> str:
+    """What the network computes with beside weights, and who says so.
+
+    Args:
+        model: The network.
+        untold: Those of :data:`SETTINGS` that the file does not tell.
+    """
     backbone = model.backbone
     scale = backbone.attn_settings["attn_scale"]
     neuron = describe_neuron(first_neuron(backbone) or backbone)
     words = f"T = {backbone.time_steps}, {backbone.num_heads} heads, attn_scale = {scale}, {neuron}"
-    if recorded:
-        return f"as the file records, unless the command line says otherwise: {words}"
+    if len(untold) < len(SETTINGS):
+        but = f", but for {', '.join(untold)}, which it does not" if untold else ""
+        return f"as the file records{but}, unless the command line says otherwise: {words}"
     return (
         f"the file does not record neurons, heads and T: assuming {words} "
         "(--num-heads, --time-steps)"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,13 @@ import torch
 from safetensors.torch import save_file
 
 import mmspike
-from mmspike.archs import META_SPIKEFORMER_DEPTHS
 from mmspike.backbones import ESpikeFormer, MetaSpikeFormer
 from mmspike.checkpoints import CheckpointError, read_checkpoint
 from mmspike.checkpoints.loading import load_tensors
 from mmspike.checkpoints.record import RECORD, make_record, model_config
 from mmspike.checkpoints.report import with_article
-from mmspike.checkpoints.sources import arch_of, sort_checkpoint
+from mmspike.checkpoints.sources import arch_of, depths_of, sort_checkpoint
 from mmspike.checkpoints.upstream import E_SPIKEFORMER, to_upstream_state_dict
-from mmspike.layers.arguments import are_counts
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,8 +47,7 @@ def convert(
     widths = arch_of(sorted_.backbone)
     if widths is None:
         raise CheckpointError(f"checkpoint {file.path}: holds a part of the backbone only")
-    trained = model_config(file.content, file.metadata)
-    size = {"embed_dims": widths, **recorded_depths(trained)}
+    size = {"embed_dims": widths, **depths_of(sorted_.backbone)}
     stem = sorted_.backbone.get("stages.0.downsample.layer.weight", torch.empty(0, 3))
     backbone = ESpikeFormer if sorted_.family is E_SPIKEFORMER else MetaSpikeFormer
     heads = {"num_heads": 1}  # any: it is not in the weights
@@ -68,7 +64,7 @@ def convert(
         "mmspike_version": mmspike.__version__,
     }
     with_head = to_upstream and bool(sorted_.heads)
-    record = make_record(trained, with_head)
+    record = make_record(model_config(file.content, file.metadata), with_head)
     if record:
         metadata[RECORD] = record
     tensors = sorted_.backbone
@@ -78,16 +74,6 @@ def convert(
         except KeyError as error:
             raise CheckpointError(f"checkpoint {file.path}: {error.args[0]}") from error
     return {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata
-
-
-def recorded_depths(trained: Mapping[str, Any]) -> dict[str, list[int]]:
-    """The depths that a file records of a backbone of other depths than the published ones."""
-    part = trained.get("backbone")
-    arch = part.get("arch") if isinstance(part, Mapping) else None
-    depths = arch.get("depths") if isinstance(arch, Mapping) else None
-    if not are_counts(depths) or tuple(depths) == META_SPIKEFORMER_DEPTHS:
-        return {}
-    return {"depths": list(depths)}
 
 
 def write(out: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str], key: str) -> None:
