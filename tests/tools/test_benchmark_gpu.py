@@ -126,3 +126,15 @@ def test_computed_memory_is_what_a_gpu_took():
 def test_memory_of_the_kernels_needs_triton():
     out = run("analysis_tools/training_memory.py", "--kernels", ok=False)
     assert "training_memory: --kernels needs Triton" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--models", "10M"], "--models 10M: there are 15M, 31M, 55M"),
+        (["--time-steps", 0], "--time-steps takes numbers from 1"),
+        (["--crop", -5, 512], "--crop takes numbers from 1"),
+    ],
+)
+def test_memory_of_what_there_is(options, message):
+    assert message in run("analysis_tools/training_memory.py", *options, ok=False)

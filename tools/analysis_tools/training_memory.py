@@ -21,6 +21,7 @@ from torch import Tensor, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mmspike.archs import META_SPIKEFORMER
 from mmspike.backbones import MetaSpikeFormer
 from mmspike.fused import door, memory, reasons
 from mmspike.fused.cuda.engine import CUDAEngine
@@ -43,7 +44,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--kernels", action="store_true", help=f"as with {CUDA_VARIABLE}=1; needs Triton"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if unknown := [name for name in args.models if name not in META_SPIKEFORMER]:
+        parser.error(f"--models {' '.join(unknown)}: there are {', '.join(META_SPIKEFORMER)}")
+    for name in ("time_steps", "crop"):
+        if min(getattr(args, name)) < 1:
+            parser.error(f"--{name.replace('_', '-')} takes numbers from 1")
+    return args
 
 
 @contextmanager
