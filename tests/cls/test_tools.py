@@ -293,6 +293,22 @@ def _stem(state):
     return state["backbone.stages.0.downsample.layer.weight"]
 
 
+@pytest.mark.parametrize("tool", ["get_energy", "spike_map", "explain_fused"])
+def test_random_weights_need_no_teacher(tool, config, root, tmp_path):
+    file = tmp_path / "distilled.py"
+    file.write_text(DISTILLED.format(base=config, file="absent.pth"))
+    args = {
+        "get_energy": [file, "--shape", 32, 32, "--brief", "--out", tmp_path / "energy"],
+        "spike_map": [root / "val/light/0.png", file, "--out", tmp_path / "map.png"],
+        "explain_fused": [file, "--shape", 32, 32],
+    }[tool]
+    out = run(f"analysis_tools/{tool}.py", *args)
+    assert "absent.pth" not in out
+    if tool == "get_energy":
+        rows = json.loads((tmp_path / "energy/energy.json").read_text())["layers"]
+        assert {"head.head", "head.head_kd"} <= {row["name"] for row in rows}
+
+
 FAULTS = {
     "no folder": (["data_root=nowhere"], r"there is no folder nowhere/?/?train, which has one for"),
     "classes of the head": (
