@@ -184,6 +184,23 @@ def test_classifiers_are_compared(trained, tested, config, tmp_path):
     assert ours["rate_per_frame"] == pytest.approx(100 * ours["spikes_per_step"] / 4)
     assert 0 < ours["energy_mj"] < ours["ann_energy_mj"]
     assert "| top-1, % |" in out
+    assert "of all 12 test images of folders." in out
+    assert "were trained with other settings" not in out
+
+
+def test_a_comparison_tells_of_other_settings_and_of_how_many_images_it_is(
+    trained, config, tmp_path
+):
+    args = ["--checkpoints", trained[0], "--time-steps", 1, 2, "--num-images", 3]
+    args += ["--speed-images", 1, "--work-dir", tmp_path]
+    console = run("analysis_tools/compare.py", config, *args).split("\n\n")[0]
+    warning = "WARNING: the weights of tiny_t2 (epoch_12.pth) were trained with other settings, "
+    warning += "which are not in them: backbone: T = 1 then, T = 2 now."
+    assert console.count("WARNING: the weights") == console.count(warning) == 1
+    for ending in (".md", ".tex", ".json"):
+        notes = (tmp_path / f"comparison{ending}").read_text()
+        assert notes.count("WARNING: the weights") == notes.count(warning) == 1
+        assert "rates are of 3 test images of folders (--num-images 3)." in notes
 
 
 @pytest.mark.skipif(not library.is_available(), reason="kernels not compiled")

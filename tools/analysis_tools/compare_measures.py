@@ -95,7 +95,8 @@ def measure_model(
         per_class: Whether to add the IoU of every class of a segmentor.
 
     Returns:
-        A row: ``checkpoint``, ``dataset``, ``num_images``, ``time_steps``, ``metrics`` in percent,
+        A row: ``checkpoint``, ``trained_otherwise`` (what :func:`load_whole` returns), ``dataset``,
+        ``num_images``, ``time_steps``, ``metrics`` in percent,
         ``params_m`` in millions, ``gmacs`` (one pass on real values, 10^9 multiply-accumulates),
         ``levels`` (D of the neurons, each value once; empty without any), ``rate_per_frame``
         (spikes per neuron and binary frame, of T * D frames an image, in percent) and
@@ -119,7 +120,7 @@ def measure_model(
         cfg.work_dir = work_dir
         runner = Runner.from_cfg(cfg)
         model = runner.model.eval()
-        load_whole(model, checkpoint)
+        trained_otherwise = load_whole(model, checkpoint)
         dataset = runner.test_dataloader.dataset
         seconds = time_images(model, islice(runner.test_dataloader, speed_images + 2))
         peak = peak_memory()
@@ -132,6 +133,7 @@ def measure_model(
     rates = rates_per_frame(energy.neurons)
     return {
         "checkpoint": Path(checkpoint).name,
+        "trained_otherwise": trained_otherwise,
         "dataset": describe(dataset),
         "num_images": len(dataset),
         "time_steps": getattr(model.backbone, "time_steps", 1),
