@@ -154,13 +154,23 @@ def test_report_of_a_classifier_shows_images_of_all_classes(trained, config, tmp
         assert cv2.imread(str(work / name)).std() > 1
         assert str(work / name) in out
     assert re.search(r"^loss: \d\.\d{3} at the start, 0\.\d{3} at the end$", out, re.M)
-    assert re.search(r"^top-1: [01]\.\d{3}$", out, re.M)
+    validated = r"^the last validation in the log, after step 72 of training:\ntop-1: [01]\.\d{3}\n"
+    assert re.search(rf"{validated}top-2: [01]\.\d{{3}}$", out, re.M)
+    assert f"of the checkpoint {trained[0]}, on 6 images:\n" in out
     assert re.search(r"^firing rate: \d+\.\d% .*per binary frame \(D = 4\)$", out, re.M)
     energy, ann = re.search(r"^energy: (\S+) mJ per image, as an ANN (\S+)$", out, re.M).groups()
     assert 0 < float(energy) < float(ann)
     rates = json.loads((work / "firing_rates.json").read_text())
     assert "head.neuron" in rates
     assert all(0 <= rate <= 1 for rate in rates.values())
+    assert "an earlier report" not in out
+    relu = ["--cfg-options", "model.neuron_cfg.type=ReLU", "model.neuron_cfg._delete_=True"]
+    out = run("analysis_tools/report_run.py", config, trained[0], work, "--num-images", 1, *relu)
+    assert "firing rate: none" in out
+    told = [line for line in out.splitlines() if line.startswith(f"{work}/firing_rates.")]
+    assert len(told) == 3
+    assert all(x.endswith(" is of an earlier report, not of this model") for x in told)
+    assert f"\n{work}/predictions.png\n" in out
 
 
 def test_some_images_of_a_classifier_are_of_all_classes(config):
