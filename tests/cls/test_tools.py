@@ -188,22 +188,35 @@ def test_classifiers_are_compared(trained, tested, config, tmp_path):
     args = ["--checkpoints", trained[0], "--speed-images", 1, "--work-dir", tmp_path]
     out = run("analysis_tools/compare.py", config, *args)
     (ours,) = json.loads((tmp_path / "comparison.json").read_text())["models"]
-    assert ours["top-1"] == pytest.approx(tested["accuracy/top1"], abs=1e-3)
+    for k in (1, 2):
+        assert ours[f"top-{k}"] == pytest.approx(tested[f"accuracy/top{k}"], abs=1e-3)
     assert [ours["levels"], ours["kind"], ours["num_images"]] == ["4", "SNN", 12]
     assert ours["dataset"] == "folders"
     assert ours["rate_per_frame"] == pytest.approx(100 * ours["spikes_per_step"] / 4)
     assert 0 < ours["energy_mj"] < ours["ann_energy_mj"]
     assert "| top-1, % |" in out
+    assert "| top-2, % |" not in out  # in the CSV file
     assert "of all 12 test images of folders." in out
     assert "were trained with other settings" not in out
+
+
+def test_a_comparison_names_metrics_that_it_does_not_know(trained, config, tmp_path):
+    args = ["--checkpoints", trained[0], "--num-images", 2, "--speed-images", 1]
+    args += ["--work-dir", tmp_path, "--cfg-options", "test_evaluator.thrs=[0.0,0.5]"]
+    args += ["test_evaluator.topk=1"]
+    out = run("analysis_tools/compare.py", config, *args)
+    words = "no finite metric that is known here; test_evaluator gave accuracy/top1_thr-0.00, "
+    assert out.count(f"{words}accuracy/top1_thr-0.50") == 2  # the second in a note
 
 
 def test_a_comparison_tells_of_other_settings_and_of_how_many_images_it_is(
     trained, config, tmp_path
 ):
     args = ["--checkpoints", trained[0], "--time-steps", 1, 2, "--num-images", 3]
-    args += ["--speed-images", 1, "--work-dir", tmp_path]
-    console = run("analysis_tools/compare.py", config, *args).split("\n\n")[0]
+    args += ["--speed-images", 1, "--work-dir", tmp_path, "--cfg-options", "test_evaluator.topk=2"]
+    console, table, *_ = run("analysis_tools/compare.py", config, *args).split("\n\n")
+    assert len(re.findall(r"^    top-2 \d+\.\d\d %, ", console, re.M)) == 2
+    assert "| top-2, % |" in table
     warning = "WARNING: the weights of tiny_t2 (epoch_12.pth) were trained with other settings, "
     warning += "which are not in them: backbone: T = 1 then, T = 2 now."
     assert console.count("WARNING: the weights") == console.count(warning) == 1

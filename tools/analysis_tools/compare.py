@@ -174,6 +174,7 @@ def notes_on(
     ]
     notes += dict.fromkeys(_images_of(row, args.num_images) for row in rows)
     notes += dict.fromkeys(_warning_of(row) for row in rows if row["trained_otherwise"])
+    notes += dict.fromkeys(f"{r['model']}: {_untold(r)}." for r in rows if not r["metrics"])
     if any(row["levels"] for row in rows):
         notes.append(RATES)
     trained = sorted({str(r["train_device"]) for r in rows if r["train_minutes"] is not None})
@@ -206,6 +207,12 @@ def _images_of(row: dict[str, Any], num_images: int | None) -> str:
     return f"Accuracy, energy and firing rates are of {what}."
 
 
+def _untold(row: dict[str, Any]) -> str:
+    """Why a row has no metric, in words."""
+    tested = ", ".join(row["tested"]) or "nothing"
+    return f"no finite metric that is known here; test_evaluator gave {tested}"
+
+
 def _warning_of(row: dict[str, Any]) -> str:
     """That a row's weights come from a model that computes otherwise, in words."""
     return (
@@ -234,6 +241,7 @@ def main() -> None:
         print(f"    {train(run)}", flush=True)
         rows.append(measure(run, options))
         scores = ", ".join(f"{k} {v:.2f} %" for k, v in rows[-1]["metrics"].items())
+        scores = scores or _untold(rows[-1])
         print(f"    {scores}, {rows[-1]['energy_mj']:.3f} mJ per image", flush=True)
         if rows[-1]["trained_otherwise"]:
             print(f"    {_warning_of(rows[-1])}", flush=True)

@@ -10,7 +10,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from compare_tables import METRICS
+from compare_tables import shown_metrics
 
 from mmspike.energy.plots import STYLE, save_figure
 
@@ -39,7 +39,7 @@ def draw_comparison(models: Sequence[Model], path: Path) -> list[Path]:
 
 def comparison_figure(models: Sequence[Model]) -> plt.Figure:
     """The figure of :func:`draw_comparison`, not written."""
-    panels = {m: (f"{m}, %", f"{m}_sd") for m in METRICS if any(m in model for model in models)}
+    panels = {m: (f"{m}, %", f"{m}_sd") for m in shown_metrics(models)}
     panels |= {k: v for k, v in COSTS.items() if any(model[k] is not None for model in models)}
     series: dict[tuple[str, str], list[Model]] = {}
     for model in models:
