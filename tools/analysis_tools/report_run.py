@@ -55,8 +55,12 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def read_scalars(work_dir: Path) -> list[dict]:
+def read_scalars(work_dir: Path, tool: str = "report_run") -> list[dict]:
     """Read the records of a training in a work dir, of all runs that it was resumed in.
+
+    Args:
+        work_dir: The folder.
+        tool: The tool that reads, which errors name.
 
     Raises:
         SystemExit: If there is no log.
@@ -68,7 +72,9 @@ def read_scalars(work_dir: Path) -> list[dict]:
         if steps:
             records = [*_before(records, steps), *run]
     if not records:
-        raise SystemExit(f"report_run: no */vis_data/scalars.json of a training in {work_dir}")
+        if not work_dir.is_dir():
+            raise SystemExit(f"{tool}: there is no folder {work_dir}")
+        raise SystemExit(f"{tool}: no */vis_data/scalars.json of a training in {work_dir}")
     return records
 
 
