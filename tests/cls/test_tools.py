@@ -141,6 +141,13 @@ def test_energy_of_a_classifier(trained, config, root, tmp_path):
     row = next(row for row in report["layers"] if row["name"] == "head.head")
     assert row["macs"] == 3 * 32
     assert "head.head" in out
+    for name in ("head", "head.head"):  # small numbers are none, all others
+        (cells,) = (x.split("|")[1:-1] for x in out.splitlines() if x.startswith(f"| {name} "))
+        numbers = [float(x) for x in map(str.strip, cells) if re.fullmatch(r"[\d.e-]+", x)]
+        part = report["parts"]["head"]
+        cost = part["energy_mj"] if name == "head" else 1e3 * row["energy_mj"]
+        assert any(x == pytest.approx(cost, rel=0.01) for x in numbers)
+        assert pytest.approx(3 * 32 / (1e9 if name == "head" else 1e6), rel=0.01) in numbers
     args = ["--data", root / "val/light/0.png", "--brief", "--out", tmp_path / "image"]
     out = run("analysis_tools/get_energy.py", config, *args)
     assert "0.png; RANDOM WEIGHTS" in out
