@@ -196,7 +196,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 def load_whole(
     model: nn.Module, file: str | os.PathLike[str], *, allow_unexpected: bool = False
-) -> None:
+) -> str:
     """Load the checkpoint of a whole model, every tensor of it.
 
     mmengine's own loading goes on with what happens to fit; numbers measured afterwards may then be
@@ -206,6 +206,10 @@ def load_whole(
         model: Detector, segmentor or any other model.
         file: Path or ``http(s)://`` address.
         allow_unexpected: Whether the file may hold tensors that the model has not.
+
+    Returns:
+        Where the model differs from the one that was trained in what is not in the weights, in
+        words, which a warning says, too; empty if it does not, or the file does not tell.
 
     Raises:
         CheckpointError: If the file cannot be read, a tensor is missing, left over, or of another
@@ -229,4 +233,4 @@ def load_whole(
     _check_numbers(str(checkpoint.path), tensors, targets)
     model.load_state_dict(tensors)
     trained = model_config(checkpoint.content, checkpoint.metadata)
-    warn_if_trained_otherwise(dict(model.named_modules()), trained, checkpoint.path)
+    return warn_if_trained_otherwise(dict(model.named_modules()), trained, checkpoint.path)

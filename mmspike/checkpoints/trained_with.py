@@ -35,7 +35,7 @@ def warn_if_trained_otherwise(
     trained: Mapping[str, Any],
     file: str | os.PathLike[str],
     allow_changed: Sequence[str] = (),
-) -> None:
+) -> str:
     """Say, in a line, where a model differs from that of a file in what is not in the weights.
 
     A warning, or an information where every difference is one that is meant.
@@ -46,6 +46,9 @@ def warn_if_trained_otherwise(
             where the file tells nothing, as the published ones.
         file: Where it was read.
         allow_changed: Differences that are meant, some of :func:`changes_of` the model.
+
+    Returns:
+        The differences that are not meant, in words; empty if there are none.
     """
     found: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
     for name, part in _parts(trained):
@@ -53,16 +56,20 @@ def warn_if_trained_otherwise(
         if module is not None:
             for change, words in _differences(module, part, trained.get("neuron_cfg")):
                 found[change in allow_changed].setdefault(words, []).append(name)
+    in_words = {
+        meant: "; ".join(f"{', '.join(names)}: {words}" for words, names in differences.items())
+        for meant, differences in found.items()
+    }
     for meant, level in ((True, logging.INFO), (False, logging.WARNING)):
-        if found[meant]:
-            words = "; ".join(f"{', '.join(names)}: {w}" for w, names in found[meant].items())
+        if in_words[meant]:
             why = ", as allow_changed says" if meant else ""
             print_log(
                 f"{file} was trained with other settings, which are not in its weights{why}: "
-                f"{words}",
+                f"{in_words[meant]}",
                 "current",
                 level=level,
             )
+    return in_words[False]
 
 
 def changes_of(model: nn.Module) -> tuple[str, ...]:

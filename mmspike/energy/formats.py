@@ -77,6 +77,18 @@ def report_to_dataframe(report: EnergyReport) -> pd.DataFrame:
     return pd.DataFrame([report.row_dict(row) for row in report.layers])
 
 
+def number_of(value: float, decimals: int) -> str:
+    """A number with so many decimals; with three digits where these would show less than two.
+
+    Examples:
+        >>> [number_of(value, 4) for value in (0.75, 0.000123456, 5.49e-8, 0.0)]
+        ['0.7500', '0.000123', '5.49e-08', '0']
+    """
+    if value == 0:
+        return "0"
+    return f"{value:.3g}" if abs(value) < 10 ** (1 - decimals) else f"{value:.{decimals}f}"
+
+
 def steps_of(report: EnergyReport) -> str:
     """T, and D where there is one, so that neither is taken for the other."""
     if report.frames > 1:
@@ -115,9 +127,9 @@ def _cells(name: str, sums: dict[str, Any]) -> list[str]:
     ratio = sums["ann_ratio"]
     return [
         name,
-        f"{sums['macs'] / 1e9:.3f}",
-        f"{sums['synops'] / 1e9:.3f}",
-        f"{sums['energy_mj']:.3f}",
-        f"{sums['ann_energy_mj']:.3f}",
+        number_of(sums["macs"] / 1e9, 3),
+        number_of(sums["synops"] / 1e9, 3),
+        number_of(sums["energy_mj"], 3),
+        number_of(sums["ann_energy_mj"], 3),
         "" if ratio is None else f"{ratio:.1f}",
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmspike.energy.formats import steps_of
+from mmspike.energy.formats import number_of, steps_of
 from mmspike.energy.report import EnergyReport
 
 
@@ -26,7 +26,7 @@ def format_report(report: EnergyReport, layers: bool = True) -> str:
     ]
     if layers:
         rows = [report.row_dict(row) for row in report.layers]
-        lines += ["", *_table(_LAYER_HEADINGS, [_layer_cells(row) for row in rows])]
+        lines += ["", *_table(_LAYER_HEADINGS, [_layer_cells(row) for row in rows], texts=4)]
     real = [row for row in report.layers if row.reads != "spikes"]
     if real:
         lines += ["", "Read real values, charged as MACs:"]
@@ -63,30 +63,29 @@ def _layer_cells(row: dict[str, Any]) -> list[str]:
         row["kind"],
         row["reads"],
         "x".join(map(str, row["output_shape"])),
-        f"{row['macs'] / 1e6:.2f}",
+        number_of(row["macs"] / 1e6, 2),
         " ".join(f"{100 * r:.2f}" for r in rates),
-        "" if row["synops"] is None else f"{row['synops'] / 1e6:.3f}",
-        f"{1e3 * row['energy_mj']:.3f}",
+        "" if row["synops"] is None else number_of(row["synops"] / 1e6, 3),
+        number_of(1e3 * row["energy_mj"], 3),
     ]
 
 
 def _sum_cells(name: str, sums: dict[str, Any]) -> list[str]:
     return [
         name,
-        f"{sums['macs'] / 1e9:.4f}",
-        f"{sums['real_macs'] / 1e9:.4f}",
-        f"{sums['synops'] / 1e9:.4f}",
-        f"{sums['energy_mj']:.4f}",
-        f"{sums['ann_energy_mj']:.4f}",
+        number_of(sums["macs"] / 1e9, 4),
+        number_of(sums["real_macs"] / 1e9, 4),
+        number_of(sums["synops"] / 1e9, 4),
+        number_of(sums["energy_mj"], 4),
+        number_of(sums["ann_energy_mj"], 4),
         "" if sums["ann_ratio"] is None else f"{sums['ann_ratio']:.2f}",
     ]
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Markdown that is aligned for a terminal too; the first columns are text, the others not."""
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> list[str]:
+    """Markdown that is aligned for a terminal too; the first ``texts`` columns are no numbers."""
     cells = [list(headings), *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    texts = sum(any(c.isalpha() for c in cell) for cell in rows[0]) if rows else len(headings)
 
     def line(row: Sequence[str]) -> str:
         padded = (

@@ -33,7 +33,7 @@ def build_model(cfg: Config, checkpoint: str | None, device: str | torch.device)
     Args:
         cfg: Config of a detector, segmentor or classifier.
         checkpoint: File with its weights; ``None`` draws them by chance, a pretrained backbone
-            included.
+            included, and leaves out the teacher of a classifier.
         device: Where to put it.
 
     Raises:
@@ -63,6 +63,8 @@ def _drop_pretrained(cfg: Any) -> None:
         init_cfg = cfg.get("init_cfg")
         if isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained":
             cfg["init_cfg"] = None
+        if type_name(cfg.get("teacher")) == "Teacher":  # which initialisation would load
+            cfg["teacher"] = None
         for value in cfg.values():
             _drop_pretrained(value)
     elif isinstance(cfg, list | tuple):

@@ -141,6 +141,13 @@ def test_energy_of_a_classifier(trained, config, root, tmp_path):
     row = next(row for row in report["layers"] if row["name"] == "head.head")
     assert row["macs"] == 3 * 32
     assert "head.head" in out
+    for name in ("head", "head.head"):  # small numbers are none, all others
+        (cells,) = (x.split("|")[1:-1] for x in out.splitlines() if x.startswith(f"| {name} "))
+        numbers = [float(x) for x in map(str.strip, cells) if re.fullmatch(r"[\d.e-]+", x)]
+        part = report["parts"]["head"]
+        cost = part["energy_mj"] if name == "head" else 1e3 * row["energy_mj"]
+        assert any(x == pytest.approx(cost, rel=0.01) for x in numbers)
+        assert pytest.approx(3 * 32 / (1e9 if name == "head" else 1e6), rel=0.01) in numbers
     args = ["--data", root / "val/light/0.png", "--brief", "--out", tmp_path / "image"]
     out = run("analysis_tools/get_energy.py", config, *args)
     assert "0.png; RANDOM WEIGHTS" in out
@@ -154,13 +161,23 @@ def test_report_of_a_classifier_shows_images_of_all_classes(trained, config, tmp
         assert cv2.imread(str(work / name)).std() > 1
         assert str(work / name) in out
     assert re.search(r"^loss: \d\.\d{3} at the start, 0\.\d{3} at the end$", out, re.M)
-    assert re.search(r"^top-1: [01]\.\d{3}$", out, re.M)
+    validated = r"^the last validation in the log, after step 72 of training:\ntop-1: [01]\.\d{3}\n"
+    assert re.search(rf"{validated}top-2: [01]\.\d{{3}}$", out, re.M)
+    assert f"of the checkpoint {trained[0]}, on 6 images:\n" in out
     assert re.search(r"^firing rate: \d+\.\d% .*per binary frame \(D = 4\)$", out, re.M)
     energy, ann = re.search(r"^energy: (\S+) mJ per image, as an ANN (\S+)$", out, re.M).groups()
     assert 0 < float(energy) < float(ann)
     rates = json.loads((work / "firing_rates.json").read_text())
     assert "head.neuron" in rates
     assert all(0 <= rate <= 1 for rate in rates.values())
+    assert "an earlier report" not in out
+    relu = ["--cfg-options", "model.neuron_cfg.type=ReLU", "model.neuron_cfg._delete_=True"]
+    out = run("analysis_tools/report_run.py", config, trained[0], work, "--num-images", 1, *relu)
+    assert "firing rate: none" in out
+    told = [line for line in out.splitlines() if line.startswith(f"{work}/firing_rates.")]
+    assert len(told) == 3
+    assert all(x.endswith(" is of an earlier report, not of this model") for x in told)
+    assert f"\n{work}/predictions.png\n" in out
 
 
 def test_some_images_of_a_classifier_are_of_all_classes(config):
@@ -178,12 +195,42 @@ def test_classifiers_are_compared(trained, tested, config, tmp_path):
     args = ["--checkpoints", trained[0], "--speed-images", 1, "--work-dir", tmp_path]
     out = run("analysis_tools/compare.py", config, *args)
     (ours,) = json.loads((tmp_path / "comparison.json").read_text())["models"]
-    assert ours["top-1"] == pytest.approx(tested["accuracy/top1"], abs=1e-3)
+    for k in (1, 2):
+        assert ours[f"top-{k}"] == pytest.approx(tested[f"accuracy/top{k}"], abs=1e-3)
     assert [ours["levels"], ours["kind"], ours["num_images"]] == ["4", "SNN", 12]
     assert ours["dataset"] == "folders"
     assert ours["rate_per_frame"] == pytest.approx(100 * ours["spikes_per_step"] / 4)
     assert 0 < ours["energy_mj"] < ours["ann_energy_mj"]
     assert "| top-1, % |" in out
+    assert "| top-2, % |" not in out  # in the CSV file
+    assert "of all 12 test images of folders." in out
+    assert "were trained with other settings" not in out
+
+
+def test_a_comparison_names_metrics_that_it_does_not_know(trained, config, tmp_path):
+    args = ["--checkpoints", trained[0], "--num-images", 2, "--speed-images", 1]
+    args += ["--work-dir", tmp_path, "--cfg-options", "test_evaluator.thrs=[0.0,0.5]"]
+    args += ["test_evaluator.topk=1"]
+    out = run("analysis_tools/compare.py", config, *args)
+    words = "no finite metric that is known here; test_evaluator gave accuracy/top1_thr-0.00, "
+    assert out.count(f"{words}accuracy/top1_thr-0.50") == 2  # the second in a note
+
+
+def test_a_comparison_tells_of_other_settings_and_of_how_many_images_it_is(
+    trained, config, tmp_path
+):
+    args = ["--checkpoints", trained[0], "--time-steps", 1, 2, "--num-images", 3]
+    args += ["--speed-images", 1, "--work-dir", tmp_path, "--cfg-options", "test_evaluator.topk=2"]
+    console, table, *_ = run("analysis_tools/compare.py", config, *args).split("\n\n")
+    assert len(re.findall(r"^    top-2 \d+\.\d\d %, ", console, re.M)) == 2
+    assert "| top-2, % |" in table
+    warning = "WARNING: the weights of tiny_t2 (epoch_12.pth) were trained with other settings, "
+    warning += "which are not in them: backbone: T = 1 then, T = 2 now."
+    assert console.count("WARNING: the weights") == console.count(warning) == 1
+    for ending in (".md", ".tex", ".json"):
+        notes = (tmp_path / f"comparison{ending}").read_text()
+        assert notes.count("WARNING: the weights") == notes.count(warning) == 1
+        assert "rates are of 3 test images of folders (--num-images 3)." in notes
 
 
 @pytest.mark.skipif(not library.is_available(), reason="kernels not compiled")
@@ -291,6 +338,22 @@ def test_from_one_step_to_four_warns_of_accidents_alone(accident, trained, confi
 
 def _stem(state):
     return state["backbone.stages.0.downsample.layer.weight"]
+
+
+@pytest.mark.parametrize("tool", ["get_energy", "spike_map", "explain_fused"])
+def test_random_weights_need_no_teacher(tool, config, root, tmp_path):
+    file = tmp_path / "distilled.py"
+    file.write_text(DISTILLED.format(base=config, file="absent.pth"))
+    args = {
+        "get_energy": [file, "--shape", 32, 32, "--brief", "--out", tmp_path / "energy"],
+        "spike_map": [root / "val/light/0.png", file, "--out", tmp_path / "map.png"],
+        "explain_fused": [file, "--shape", 32, 32],
+    }[tool]
+    out = run(f"analysis_tools/{tool}.py", *args)
+    assert "absent.pth" not in out
+    if tool == "get_energy":
+        rows = json.loads((tmp_path / "energy/energy.json").read_text())["layers"]
+        assert {"head.head", "head.head_kd"} <= {row["name"] for row in rows}
 
 
 FAULTS = {

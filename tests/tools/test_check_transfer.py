@@ -142,3 +142,12 @@ def test_what_is_no_literal_is_said_not_to_be_recorded(build, capsys):
     said = "as the file records, but for time_steps, which it does not, unless the command line "
     assert said + "says otherwise: T = 1, 4 heads, attn_scale = 0.25" in capsys.readouterr().out
     assert model.backbone.time_steps == 1
+
+
+@pytest.mark.parametrize("option", ["--time-steps", "--num-heads", "--size", "--top"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_numbers_below_one_are_refused_by_their_option(option, value, write, tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    out = run(CHECK, write(None), tmp_path / "a.png", option, value, ok=False)
+    assert out.splitlines()[-1].endswith(f"error: {option} must be at least 1, got {value}")
+    assert "Traceback" not in out

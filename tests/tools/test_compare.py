@@ -264,6 +264,23 @@ def test_legend_tells_what_differs_and_is_not_cut(plots, steps, expected):
     plt.close(figure)
 
 
+def test_markers_of_values_that_are_close_are_whole(plots):
+    rates = (18.6, 19.2)
+    models = [
+        dict(config=f"{rate}.py", kind="SNN", time_steps=1, levels="1", mIoU=10 * rate)
+        | dict(energy_mj=rate, rate_per_frame=rate, ms_per_image=rate)
+        for rate in rates
+    ]
+    figure = plots["comparison_figure"](models)
+    figure.canvas.draw()
+    for ax in figure.axes:
+        high = max(y for line in ax.lines if line.get_marker() == "o" for y in line.get_ydata())
+        (_, top) = ax.transData.transform((0, high))
+        radius = 5 / 2 * figure.dpi / 72
+        assert top + radius < ax.get_window_extent().y1, ax.get_title()
+    plt.close(figure)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -58,17 +58,20 @@ def test_energy_of_a_segmentor_on_one_image(what, shapes_root, tmp_path):
     assert report["firing_rate"] > 0.02
 
 
-def test_two_runs_of_a_config_go_to_two_folders(monkeypatch):
-    """As mmengine's runner has it: each its own, by the time."""
+def test_runs_of_a_config_go_to_folders_of_their_own(monkeypatch, tmp_path):
+    """As mmengine's runner has it: each its own, by the time; within a second, by a number, too."""
+    monkeypatch.chdir(tmp_path)
     tool = runpy.run_path(str(ROOT / "tools/analysis_tools/get_energy.py"))
     folders = []
     strftime = time.strftime
-    for now in (1e9, 1e9 + 1):
+    for now in (1e9, 1e9 + 1, 1e9, 1e9):
         monkeypatch.setattr(
             time, "strftime", lambda form, now=now: strftime(form, time.gmtime(now))
         )
-        folders.append(str(tool["new_folder"]("configs/a/net.py")))
-    assert folders == [f"work_dirs/energy/net/20010909_01464{i}" for i in range(2)]
+        folders.append(str(tool["make_folder"]("configs/a/net.py")))
+    names = ("0", "1", "0_2", "0_3")
+    assert folders == [f"work_dirs/energy/net/20010909_01464{name}" for name in names]
+    assert all((tmp_path / folder).is_dir() for folder in folders)
 
 
 def test_spikes_of_an_image_are_drawn(tmp_path):

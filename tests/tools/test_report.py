@@ -41,6 +41,10 @@ SCORES = {
         {"accuracy/top1": 70.0, "accuracy/top5": 90.0},
         {"top-1": 0.7, "top-5": 0.9},
     ),
+    "classes among other numbers": (
+        {"accuracy/top10": 95.0, "accuracy/top2": 80.0},
+        {"top-2": 0.8, "top-10": 0.95},
+    ),
 }
 
 

@@ -55,7 +55,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--classes", type=Path, help="class names, one per line; ImageNet's if 1000"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    for name in ("time_steps", "num_heads", "size", "top"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    return args
 
 
 def build(

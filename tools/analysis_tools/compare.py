@@ -172,6 +172,9 @@ def notes_on(
         "Energy: mean and standard deviation over images, as docs/energy.md counts it "
         f"({c.mac_pj} pJ per MAC, {c.ac_pj} pJ per addition).",
     ]
+    notes += dict.fromkeys(_images_of(row, args.num_images) for row in rows)
+    notes += dict.fromkeys(_warning_of(row) for row in rows if row["trained_otherwise"])
+    notes += dict.fromkeys(f"{r['model']}: {_untold(r)}." for r in rows if not r["metrics"])
     if any(row["levels"] for row in rows):
         notes.append(RATES)
     trained = sorted({str(r["train_device"]) for r in rows if r["train_minutes"] is not None})
@@ -195,6 +198,29 @@ def notes_on(
     return notes
 
 
+def _images_of(row: dict[str, Any], num_images: int | None) -> str:
+    """On what a row was measured, in words."""
+    number, chosen = row["num_images"], f" (--num-images {num_images})"
+    if num_images is None:
+        number, chosen = f"all {number}", ""
+    what = f"{number} test images of {row['dataset']}{chosen}"
+    return f"Accuracy, energy and firing rates are of {what}."
+
+
+def _untold(row: dict[str, Any]) -> str:
+    """Why a row has no metric, in words."""
+    tested = ", ".join(row["tested"]) or "nothing"
+    return f"no finite metric that is known here; test_evaluator gave {tested}"
+
+
+def _warning_of(row: dict[str, Any]) -> str:
+    """That a row's weights come from a model that computes otherwise, in words."""
+    return (
+        f"WARNING: the weights of {row['model']} ({row['checkpoint']}) were trained with other "
+        f"settings, which are not in them: {row['trained_otherwise']}."
+    )
+
+
 def _is_pretrained(cfg: Config) -> bool:
     given = (cfg.model.get("init_cfg"), cfg.model.get("backbone", {}).get("init_cfg"))
     return any(type_name(c) == "Pretrained" for init_cfg in given for c in as_list(init_cfg))
@@ -215,7 +241,10 @@ def main() -> None:
         print(f"    {train(run)}", flush=True)
         rows.append(measure(run, options))
         scores = ", ".join(f"{k} {v:.2f} %" for k, v in rows[-1]["metrics"].items())
+        scores = scores or _untold(rows[-1])
         print(f"    {scores}, {rows[-1]['energy_mj']:.3f} mJ per image", flush=True)
+        if rows[-1]["trained_otherwise"]:
+            print(f"    {_warning_of(rows[-1])}", flush=True)
     out = args.out or args.work_dir
     out.mkdir(parents=True, exist_ok=True)
     models, notes = aggregate(rows), notes_on(args, runs, rows)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import matplotlib as mpl
-from report_plots import BLUE, ORANGE
+from report_plots import BLUE, ORANGE, metrics_in
 from report_run import read_scalars
 
 from mmspike.energy.plots import STYLE, save_figure
@@ -25,7 +25,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "runs", nargs="+", metavar="NAME=WORK_DIR", help="what a training is called, and its folder"
     )
-    parser.add_argument("--metric", default="mIoU", help="name in the log (mIoU)")
+    parser.add_argument(
+        "--metric", default="mIoU", help="name in the log, or in reports, such as top-1 (mIoU)"
+    )
     parser.add_argument(
         "--out", type=Path, required=True, help="picture to write, as .png and .pdf"
     )
@@ -39,17 +41,26 @@ def parse_args() -> argparse.Namespace:
 def read_curve(work_dir: Path, metric: str) -> dict[int, float]:
     """The values of a metric by the last step of training that was logged before.
 
+    Args:
+        work_dir: Folder of the training.
+        metric: Name in its log, or that in reports.
+
     Raises:
-        SystemExit: If the logs have none.
+        SystemExit: If the logs have none; it names those that they have.
     """
-    curve, step = {}, 0
-    for record in read_scalars(work_dir):  # a validation follows the training that it measures
+    curve, step, logged = {}, 0, set()
+    records = read_scalars(work_dir, "compare_curves")
+    key = {name: key for key, (name, *_) in metrics_in(records).items()}.get(metric, metric)
+    for record in records:  # a validation follows the training that it measures
         if "loss" in record:
             step = record["step"]
-        elif metric in record:
-            curve[step] = record[metric]
+            continue
+        logged |= record.keys() - {"step"}
+        if key in record:
+            curve[step] = record[key]
     if not curve:
-        raise SystemExit(f"compare_curves: the logs in {work_dir} have no {metric}")
+        there = f"they have {', '.join(sorted(logged)) or 'no validation'}"
+        raise SystemExit(f"compare_curves: the logs in {work_dir} have no {metric}; {there}")
     return curve
 
 

@@ -42,9 +42,9 @@ METRICS = {
     "pascal_voc/mAP": (100.0, "mAP"),
     "mIoU": (1.0, "mIoU"),
     "aAcc": (1.0, "aAcc"),
-    "accuracy/top1": (1.0, "top-1"),
-    "accuracy/top5": (1.0, "top-5"),
 }
+_TOP_K = "accuracy/top"
+"""How the accuracy among the likeliest k classes begins, also in percent; the number follows."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -95,8 +95,10 @@ def measure_model(
         per_class: Whether to add the IoU of every class of a segmentor.
 
     Returns:
-        A row: ``checkpoint``, ``dataset``, ``num_images``, ``time_steps``, ``metrics`` in percent,
-        ``params_m`` in millions, ``gmacs`` (one pass on real values, 10^9 multiply-accumulates),
+        A row: ``checkpoint``, ``trained_otherwise`` (what :func:`load_whole` returns), ``dataset``,
+        ``num_images``, ``time_steps``, ``metrics`` in percent, ``tested`` (the host's
+        names of all), ``params_m`` in millions, ``gmacs`` (one pass on real values, 10^9
+        multiply-accumulates),
         ``levels`` (D of the neurons, each value once; empty without any), ``rate_per_frame``
         (spikes per neuron and binary frame, of T * D frames an image, in percent) and
         ``spikes_per_step`` (the mean integer, from 0 to D), both means over the layers of neurons,
@@ -119,7 +121,7 @@ def measure_model(
         cfg.work_dir = work_dir
         runner = Runner.from_cfg(cfg)
         model = runner.model.eval()
-        load_whole(model, checkpoint)
+        trained_otherwise = load_whole(model, checkpoint)
         dataset = runner.test_dataloader.dataset
         seconds = time_images(model, islice(runner.test_dataloader, speed_images + 2))
         peak = peak_memory()
@@ -132,10 +134,12 @@ def measure_model(
     rates = rates_per_frame(energy.neurons)
     return {
         "checkpoint": Path(checkpoint).name,
+        "trained_otherwise": trained_otherwise,
         "dataset": describe(dataset),
         "num_images": len(dataset),
         "time_steps": getattr(model.backbone, "time_steps", 1),
         "metrics": in_percent(metrics),
+        "tested": sorted(metrics),
         "params_m": sum(p.numel() for p in model.parameters()) / 1e6,
         "gmacs": energy.total["macs"] / 1e9,
         "levels": sorted({row.levels for row in energy.neurons}),
@@ -169,6 +173,8 @@ def score_these_alone(runner: Runner) -> None:
 def in_percent(metrics: dict[str, Any]) -> dict[str, float]:
     """The metrics that are known, by our names, in percent; other numbers are left out."""
     known = {name: f * metrics[key] for key, (f, name) in METRICS.items() if key in metrics}
+    ks = [key.removeprefix(_TOP_K) for key in metrics if key.startswith(_TOP_K)]
+    known |= {f"top-{k}": metrics[_TOP_K + k] for k in sorted(filter(str.isdigit, ks), key=int)}
     classes = {k: v for k, v in metrics.items() if k.startswith("IoU.")}
     return {k: float(v) for k, v in (known | classes).items() if math.isfinite(v)}
 

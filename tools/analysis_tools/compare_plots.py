@@ -10,7 +10,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from compare_tables import METRICS
+from compare_tables import shown_metrics
 
 from mmspike.energy.plots import STYLE, save_figure
 
@@ -39,7 +39,7 @@ def draw_comparison(models: Sequence[Model], path: Path) -> list[Path]:
 
 def comparison_figure(models: Sequence[Model]) -> plt.Figure:
     """The figure of :func:`draw_comparison`, not written."""
-    panels = {m: (f"{m}, %", f"{m}_sd") for m in METRICS if any(m in model for model in models)}
+    panels = {m: (f"{m}, %", f"{m}_sd") for m in shown_metrics(models)}
     panels |= {k: v for k, v in COSTS.items() if any(model[k] is not None for model in models)}
     series: dict[tuple[str, str], list[Model]] = {}
     for model in models:
@@ -63,7 +63,8 @@ def comparison_figure(models: Sequence[Model]) -> plt.Figure:
             if known:
                 xs = [places[p["time_steps"]] for p in known]
                 spreads = [p.get(spread) or 0.0 for p in known]
-                ax.errorbar(xs, [p[key] for p in known], spreads, **_style(series, i))
+                whole = {"clip_on": False}  # the marker of 0, which the axis would halve
+                ax.errorbar(xs, [p[key] for p in known], spreads, **_style(series, i), **whole)
         _finish(ax, heading, steps, key in COSTS)
     for ax in axes.flat[len(panels) :]:
         ax.remove()
@@ -104,5 +105,5 @@ def _finish(ax: plt.Axes, heading: str, steps: Sequence[int], from_zero: bool) -
     ax.set(xlabel="time steps T", xlim=(-0.5, len(steps) - 0.5))
     ax.grid(axis="y", alpha=0.3, lw=0.5)
     low, high = ax.get_ylim()
-    margin = 0.05 * (high - low)
+    margin = 0.05 * (high - (0 if from_zero else low))  # of the axis, which may be the longer
     ax.set_ylim(0 if from_zero else max(0, low - margin), high + margin)

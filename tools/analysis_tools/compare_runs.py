@@ -37,7 +37,7 @@ _OF_HOST = {
     "mmseg": ("mmseg.apis", "mmspike.seg"),
     "mmpretrain": ("mmpretrain.apis", "mmspike.cls"),
 }
-_COLUMNS = 2  # of the rows: those that another version has measured are measured again
+_COLUMNS = 3  # of the rows: those that another version has measured are measured again
 _PROGRESS = re.compile(r"((?:Iter|Epoch)\((?:train|val|test)\)\s+\S*\[[^]]*\](?:\[[^]]*\])?)")
 _ETA = re.compile(r"eta: ([^ ]+(?: days?, [^ ]+)?)")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from mmspike.energy.formats import latex_table
 
-METRICS = ("bbox mAP", "segm mAP", "mAP", "mIoU", "top-1")
-"""Those that tables and figure show, in this order; all are in the CSV file."""
+METRICS = ("bbox mAP", "segm mAP", "mAP", "mIoU")
+"""Those that tables and figure show, in this order, and then top-1; all are in the CSV file."""
 Model = dict[str, Any]
 
 
@@ -96,9 +96,16 @@ def write_tables(models: Sequence[Model], notes: Sequence[str], path: Path) -> l
     return files
 
 
+def shown_metrics(models: Sequence[Model]) -> list[str]:
+    """The metrics that tables and figure show; of a model without top-1, its least k instead."""
+    shown = [m for m in METRICS if any(m in model for model in models)]
+    numbers = [[int(k[4:]) for k in m if k.startswith("top-") and k[4:].isdigit()] for m in models]
+    return shown + [f"top-{k}" for k in sorted({min(ks) for ks in numbers if ks})]
+
+
 def _cells(models: Sequence[Model]) -> tuple[list[str], list[list[str]]]:
     """Headings, and a line of cells per model."""
-    shown = [m for m in METRICS if any(m in model for model in models)]
+    shown = shown_metrics(models)
     shown += [key for model in models for key in model if key.startswith("IoU.")]
     shown = [key for key in dict.fromkeys(shown) if not key.endswith("_sd")]
     headings = ["model", "kind", "T", "D", "runs", *(f"{name}, %" for name in shown)]

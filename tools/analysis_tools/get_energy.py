@@ -7,6 +7,8 @@ energy.csv and three pictures. docs/energy.md says what is counted and how.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,9 +130,18 @@ def run(args: argparse.Namespace) -> EnergyReport:
         return measure(model, batches, conventions, data, progress=len(batches) > 1)
 
 
-def new_folder(config: str) -> Path:
-    """A folder for this run alone, named after the time as mmengine names those of its runs."""
-    return Path("work_dirs/energy") / Path(config).stem / time.strftime("%Y%m%d_%H%M%S")
+def make_folder(config: str) -> Path:
+    """Make a folder for this run alone, named after the time as mmengine names those of its runs.
+
+    Of runs in the same second, whichever comes later has a number behind it.
+    """
+    name = time.strftime("%Y%m%d_%H%M%S")
+    for suffix in itertools.chain([""], (f"_{i}" for i in itertools.count(2))):
+        folder = Path("work_dirs/energy") / Path(config).stem / (name + suffix)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            break
+    return folder
 
 
 def main() -> None:
@@ -139,12 +150,12 @@ def main() -> None:
     if args.checkpoint and not Path(args.checkpoint).is_file():
         raise SystemExit(f"get_energy: no file {args.checkpoint}")
     check_device("get_energy", args.device)
-    out = args.out or new_folder(args.config)
-    if out.exists() and not out.is_dir():
-        raise SystemExit(f"get_energy: --out: {out} is a file, not a folder")
+    if args.out and args.out.exists() and not args.out.is_dir():
+        raise SystemExit(f"get_energy: --out: {args.out} is a file, not a folder")
     with checkpoints_from_outside():
         report = run(args)
     print(f"\n{format_report(report, layers=not args.brief)}\n")
+    out = args.out or make_folder(args.config)
     for file in (*report.save(out), *draw_report(report, out)):
         print(file)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -33,19 +35,37 @@ METRICS = {
     "accuracy/top1": ("top-1", 0.01, BLUE, "o-"),
     "accuracy/top5": ("top-5", 0.01, ORANGE, "s--"),
 }
+_TOP_K = re.compile(r"accuracy/top(\d+)")
+_OTHER_TOP_K = (("#4f8a3c", "^:"), ("#8c6bb1", "v-."), ("#4a4a4a", "d:"))
+"""Colours and lines of accuracies among other numbers of classes, in turn."""
 _GAP = 0.06
 """Least distance of two numbers at the right of a panel, as a share of its height."""
 
 
-def draw_curves(records: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """Draw losses and metrics over the steps of training."""
-    train = [r for r in records if "loss" in r]
-    val, step = [], 0
+def metrics_in(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, float, str, str]]:
+    """Those of a log's numbers that are metrics, as in ``METRICS``, with top-k of any k."""
+    keys = dict.fromkeys(key for record in records for key in record)
+    found = {key: about for key, about in METRICS.items() if key in keys}
+    others = (m[1] for key in keys if key not in METRICS and (m := _TOP_K.fullmatch(key)))
+    for k, style in zip(sorted(others, key=int), cycle(_OTHER_TOP_K), strict=False):
+        found[f"accuracy/top{k}"] = (f"top-{k}", 0.01, *style)
+    return found
+
+
+def validations(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The records of validations, each with the last step of training that was logged before."""
+    metrics, found, step = metrics_in(records), [], 0
     for record in records:  # a validation does not tell its step, but follows the training's
         if "loss" in record:
             step = record["step"]
-        elif any(key in record for key in METRICS):
-            val.append({**record, "step": step})
+        elif metrics.keys() & record.keys():
+            found.append({**record, "step": step})
+    return found
+
+
+def draw_curves(records: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Draw losses and metrics over the steps of training."""
+    train, val = [r for r in records if "loss" in r], validations(records)
     fig, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
     steps = [r["step"] for r in train]
     losses = [k for k in train[0] if k.startswith("loss")]
@@ -61,7 +81,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]], out: Path) -> None:
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "fontsize": 8}
     left.legend(ncols=3, **below)
     ends = []
-    for key, (name, unit, colour, line) in METRICS.items():
+    for key, (name, unit, colour, line) in metrics_in(val).items():
         points = [(r["step"], r[key] * unit) for r in val if key in r]
         if points:
             right.plot(*zip(*points, strict=True), line, color=colour, label=name, clip_on=False)

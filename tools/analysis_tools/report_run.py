@@ -16,11 +16,12 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.structures import BaseDataElement
 from report_plots import (
-    METRICS,
     draw_classes,
     draw_curves,
     draw_firing_rates,
     draw_predictions,
+    metrics_in,
+    validations,
 )
 
 from mmspike.energy import EnergyCounter, EnergyReport
@@ -54,8 +55,12 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def read_scalars(work_dir: Path) -> list[dict]:
+def read_scalars(work_dir: Path, tool: str = "report_run") -> list[dict]:
     """Read the records of a training in a work dir, of all runs that it was resumed in.
+
+    Args:
+        work_dir: The folder.
+        tool: The tool that reads, which errors name.
 
     Raises:
         SystemExit: If there is no log.
@@ -67,7 +72,9 @@ def read_scalars(work_dir: Path) -> list[dict]:
         if steps:
             records = [*_before(records, steps), *run]
     if not records:
-        raise SystemExit(f"report_run: no */vis_data/scalars.json of a training in {work_dir}")
+        if not work_dir.is_dir():
+            raise SystemExit(f"{tool}: there is no folder {work_dir}")
+        raise SystemExit(f"{tool}: no */vis_data/scalars.json of a training in {work_dir}")
     return records
 
 
@@ -78,6 +85,16 @@ def _before(records: list[dict], steps: list[int]) -> list[dict]:
         return []
     later = (i for i, r in enumerate(records) if "loss" in r and r["step"] >= steps[0])
     return records[: next(later, len(records))]
+
+
+def tell_log(records: list[dict]) -> None:
+    """Print the losses of a training, and what its last validation gave, and when."""
+    losses = [r["loss"] for r in records if "loss" in r]
+    print(f"loss: {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")
+    for record in validations(records)[-1:]:
+        print(f"the last validation in the log, after step {record['step']} of training:")
+        for key, (name, unit, *_) in metrics_in([record]).items():
+            print(f"{name}: {record[key] * unit:.3f}")
 
 
 def tell_firing_rates(neurons: Sequence[NeuronRow]) -> None:
@@ -142,16 +159,14 @@ def main() -> None:
     if report.neurons:
         draw_firing_rates(report.neurons, work_dir / "firing_rates.png")
 
-    losses = [r["loss"] for r in records if "loss" in r]
-    print(f"loss: {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")
-    for key, value in next((r for r in records[::-1] if METRICS.keys() & r.keys()), {}).items():
-        if key in METRICS:
-            print(f"{METRICS[key][0]}: {value * METRICS[key][1]:.3f}")
+    tell_log(records)
+    print(f"of the checkpoint {args.checkpoint}, on {report.num_images} images:")
     tell_firing_rates(report.neurons)
     tell_energy(report)
     for name in ("predictions.*", "curves.*", "firing_rates.*"):
+        is_new = report.neurons or not name.startswith("firing_rates")
         for file in sorted(work_dir.glob(name)):
-            print(file)
+            print(file if is_new else f"{file} is of an earlier report, not of this model")
 
 
 if __name__ == "__main__":
