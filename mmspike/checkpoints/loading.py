@@ -17,6 +17,7 @@ from mmspike.checkpoints.reading import CheckpointError, CheckpointFile, read_ch
 from mmspike.checkpoints.record import model_config
 from mmspike.checkpoints.report import LoadReport, explain_misfit
 from mmspike.checkpoints.sources import (
+    HEADS,
     Source,
     arch_of,
     find_tensors,
@@ -105,7 +106,7 @@ def load_tensors(
     targets = {
         name: tensor
         for name, tensor in model.state_dict().items()
-        if name.startswith((part, "head.", "head_kd.") if part else "")
+        if name.startswith((part, *HEADS) if part else "")
     }
     backbone = getattr(model, "backbone", model)
     if f"{part}stages.0.downsample.layer.weight" not in targets:
@@ -114,7 +115,7 @@ def load_tensors(
         )
     source = sort_checkpoint(checkpoint, prefix)
     offered = {part + name: tensor for name, tensor in source.backbone.items()}
-    heads = {published_head(k): k for k in targets if k.startswith(("head.", "head_kd."))}
+    heads = {published_head(k): k for k in targets if k.startswith(HEADS)}
     if "head.weight" in heads:  # a classifier takes all heads, or says that it has not as many
         source = replace(source, heads={heads.get(k, k): v for k, v in source.heads.items()})
         offered |= source.heads

@@ -258,6 +258,7 @@ def test_a_trained_classifier_goes_into_a_detector_and_back_to_the_published_nam
     convert = "model_converters/metaspikeformer2mmspike.py"
     out = run(convert, trained[0], tmp_path / "published.pth", "--to-upstream")
     assert "from an mmspike classifier" in out
+    assert "ignored" not in out  # the head is written, too
     published = torch.load(tmp_path / "published.pth")["model"]
     ours = torch.load(trained[0], weights_only=False)["state_dict"]
     assert torch.equal(published["head.weight"], ours["head.head.weight"])
