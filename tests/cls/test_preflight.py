@@ -51,6 +51,11 @@ PROBLEMS = {
         {"val_evaluator": [dict(type="Accuracy"), dict(type="Accuracy", topk=4)]},
         r"val_evaluator\.1\.topk: is 4, but model\.head tells 3 classes apart",
     ),
+    "a batch of more images than there are": (
+        {"train_dataloader.batch_size": 49},
+        r"train_dataloader\.batch_size: is 49, but train_dataloader\.dataset has 48 images, and .*"
+        r"none is left; set it to at most 48, or train_dataloader\.drop_last=False",
+    ),
     "no number": (
         {"val_evaluator.topk": "5"},
         r"val_evaluator\.topk: is '5'; give a whole number of at least 1",
@@ -116,6 +121,19 @@ def test_a_problem_is_one_line(problem, config):
 
 NOTHING_WRONG = {
     "as it is": ({}, 0),
+    "a batch of all images": ({"train_dataloader.batch_size": 48}, 0),
+    "a batch that is not full": (
+        {"train_dataloader.batch_size": 49, "train_dataloader.drop_last": False},
+        0,
+    ),
+    "a batch without end": (
+        {
+            "train_dataloader.batch_size": 49,
+            "train_dataloader.sampler": dict(type="InfiniteSampler"),
+            "train_cfg": dict(_delete_=True, type="IterBasedTrainLoop", max_iters=60),
+        },
+        0,
+    ),
     "written otherwise": (names("Dark", "LIGHT", "striped"), 0),
     "other names": (names("night", "day", "lines"), 2),
     "one other name": (names("dark", "bright", "striped"), 2),
