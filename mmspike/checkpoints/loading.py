@@ -72,6 +72,10 @@ def load_pretrained(
     """
     allow_missing = read_names("allow_missing", allow_missing)
     model = getattr(model, "module", model)  # inside a wrapper of distributed training
+    names = [f"{name}." for name in model.state_dict()]
+    odd = [k for k in allow_missing if not any(name.startswith(f"{k}.") for name in names)]
+    if odd:
+        print_log(f"allow_missing: the model has no {', '.join(odd)}", "current", level=30)
     allow_changed = read_names("allow_changed", allow_changed, changes_of(model))
     checkpoint = read_checkpoint(file, mmap=True)
     report = load_tensors(model, checkpoint, strict, prefix, allow_missing)
@@ -196,7 +200,11 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def load_whole(
-    model: nn.Module, file: str | os.PathLike[str], *, allow_unexpected: bool = False
+    model: nn.Module,
+    file: str | os.PathLike[str],
+    *,
+    allow_unexpected: bool = False,
+    key: str = "",
 ) -> str:
     """Load the checkpoint of a whole model, every tensor of it.
 
@@ -207,6 +215,7 @@ def load_whole(
         model: Detector, segmentor or any other model.
         file: Path or ``http(s)://`` address.
         allow_unexpected: Whether the file may hold tensors that the model has not.
+        key: Where the model stands in a config, for warnings, if it is not ``model``.
 
     Returns:
         Where the model differs from the one that was trained in what is not in the weights, in
@@ -234,4 +243,4 @@ def load_whole(
     _check_numbers(str(checkpoint.path), tensors, targets)
     model.load_state_dict(tensors)
     trained = model_config(checkpoint.content, checkpoint.metadata)
-    return warn_if_trained_otherwise(dict(model.named_modules()), trained, checkpoint.path)
+    return warn_if_trained_otherwise(dict(model.named_modules()), trained, checkpoint.path, key=key)

@@ -101,6 +101,15 @@ PROBLEMS = {
         {**RESNET, "model.teacher.num_classes": "three"},
         r"model\.teacher: .*num_classes must be None, or at least 1, got 'three'",
     ),
+    "classes of a config's": (
+        {**RESNET, "model.teacher.num_classes": 7, "model.teacher.model": dict(type="X")}
+        | {"model.teacher.checkpoint": __file__},
+        r"model\.teacher: .*model\.teacher\.num_classes is of timm's models alone, got 7: a X has",
+    ),
+    "an accuracy among none": (
+        {"model.head.topk": 0},
+        r"model\.head: .*topk must be a whole number of at least 1, or several, got 0",
+    ),
     "a share in a word": (
         {**RESNET, "model.head.distill_loss": dict(type="mmspike.cls.HardDistillation", alpha="x")},
         r"model\.head\.distill_loss: .*alpha must be a number from 0 to 1, got 'x'",
