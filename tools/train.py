@@ -17,7 +17,7 @@ from mmspike.engine.distributed import start_processes
 from mmspike.engine.errors import errors_in_words
 from mmspike.engine.latest_checkpoint import resume_from_latest
 from mmspike.engine.preflight import preflight
-from mmspike.engine.weights import unwrap
+from mmspike.engine.weights import leave_out_absent, unwrap
 from mmspike.layers.init_log import use_init_log
 from mmspike.quiet import is_worth_reading
 
@@ -77,14 +77,18 @@ def main() -> None:
     cfg = read_config(args)
     apply_args(cfg, args)
     add_default_hooks(cfg)
+    with checkpoints_from_outside(), errors_in_words():
+        resume_from_latest(cfg)
     if not args.no_preflight:
         preflight(cfg, "train")
     with checkpoints_from_outside(), errors_in_words():
-        resume_from_latest(cfg)
         start_processes(cfg)
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
         runner.logger.addFilter(is_worth_reading)
-        use_init_log(unwrap(runner.model))
+        model = unwrap(runner.model)
+        if cfg.get("resume") and cfg.get("load_from"):
+            leave_out_absent(model, cfg.load_from)
+        use_init_log(model)
         runner.train()
 
 

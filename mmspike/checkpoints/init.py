@@ -14,6 +14,7 @@ from torch import nn
 from mmspike.checkpoints.loading import load_pretrained
 from mmspike.checkpoints.reading import CheckpointError
 from mmspike.checkpoints.report import LoadReport
+from mmspike.checkpoints.trained_with import changes_of, read_names
 
 
 def init_weights(module: BaseModule, otherwise: Callable[[], None]) -> None:
@@ -58,12 +59,16 @@ def _init_from(model: nn.Module, init_cfg: Mapping[str, Any]) -> LoadReport:
             f"init_cfg of type 'Pretrained' takes checkpoint, {', '.join(_OPTIONS)} and "
             f"map_location; got {dict(init_cfg)}"
         )
+    key = f"model.{'' if hasattr(model, 'backbone') else 'backbone.'}init_cfg"
+    for name in set(options) & {"allow_missing", "allow_changed"}:
+        known = changes_of(model) if name == "allow_changed" else None
+        given = () if options[name] is None else options[name]
+        options[name] = read_names(f"{key}.{name}", given, known)
     file = os.fspath(init_cfg["checkpoint"])
     if not file.startswith(("http://", "https://")) and not Path(file).expanduser().is_file():
         raise CheckpointError(
             f"pretrained checkpoint {file}: no such file. Put the published weights there "
             "(docs/transfer.md says where they are), name another file with --cfg-options "
-            "model.backbone.init_cfg.checkpoint=FILE, or start from scratch with --cfg-options "
-            "model.backbone.init_cfg=None"
+            f"{key}.checkpoint=FILE, or start from scratch with --cfg-options {key}=None"
         )
     return load_pretrained(model, file, **{k: v for k, v in options.items() if v is not None})

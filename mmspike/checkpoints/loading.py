@@ -17,6 +17,7 @@ from mmspike.checkpoints.reading import CheckpointError, CheckpointFile, read_ch
 from mmspike.checkpoints.record import model_config
 from mmspike.checkpoints.report import LoadReport, explain_misfit
 from mmspike.checkpoints.sources import (
+    HEADS,
     Source,
     arch_of,
     find_tensors,
@@ -71,6 +72,10 @@ def load_pretrained(
     """
     allow_missing = read_names("allow_missing", allow_missing)
     model = getattr(model, "module", model)  # inside a wrapper of distributed training
+    names = [f"{name}." for name in model.state_dict()]
+    odd = [k for k in allow_missing if not any(name.startswith(f"{k}.") for name in names)]
+    if odd:
+        print_log(f"allow_missing: the model has no {', '.join(odd)}", "current", level=30)
     allow_changed = read_names("allow_changed", allow_changed, changes_of(model))
     checkpoint = read_checkpoint(file, mmap=True)
     report = load_tensors(model, checkpoint, strict, prefix, allow_missing)
@@ -105,7 +110,7 @@ def load_tensors(
     targets = {
         name: tensor
         for name, tensor in model.state_dict().items()
-        if name.startswith((part, "head.", "head_kd.") if part else "")
+        if name.startswith((part, *HEADS) if part else "")
     }
     backbone = getattr(model, "backbone", model)
     if f"{part}stages.0.downsample.layer.weight" not in targets:
@@ -114,7 +119,7 @@ def load_tensors(
         )
     source = sort_checkpoint(checkpoint, prefix)
     offered = {part + name: tensor for name, tensor in source.backbone.items()}
-    heads = {published_head(k): k for k in targets if k.startswith(("head.", "head_kd."))}
+    heads = {published_head(k): k for k in targets if k.startswith(HEADS)}
     if "head.weight" in heads:  # a classifier takes all heads, or says that it has not as many
         source = replace(source, heads={heads.get(k, k): v for k, v in source.heads.items()})
         offered |= source.heads
@@ -195,7 +200,11 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def load_whole(
-    model: nn.Module, file: str | os.PathLike[str], *, allow_unexpected: bool = False
+    model: nn.Module,
+    file: str | os.PathLike[str],
+    *,
+    allow_unexpected: bool = False,
+    key: str = "",
 ) -> str:
     """Load the checkpoint of a whole model, every tensor of it.
 
@@ -206,6 +215,7 @@ def load_whole(
         model: Detector, segmentor or any other model.
         file: Path or ``http(s)://`` address.
         allow_unexpected: Whether the file may hold tensors that the model has not.
+        key: Where the model stands in a config, for warnings, if it is not ``model``.
 
     Returns:
         Where the model differs from the one that was trained in what is not in the weights, in
@@ -233,4 +243,4 @@ def load_whole(
     _check_numbers(str(checkpoint.path), tensors, targets)
     model.load_state_dict(tensors)
     trained = model_config(checkpoint.content, checkpoint.metadata)
-    return warn_if_trained_otherwise(dict(model.named_modules()), trained, checkpoint.path)
+    return warn_if_trained_otherwise(dict(model.named_modules()), trained, checkpoint.path, key=key)

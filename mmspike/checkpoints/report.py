@@ -120,17 +120,17 @@ def _guess(source: Source, targets: Mapping[str, Tensor], report: LoadReport) ->
     if heads:
         classes = report.mismatched[heads[0]][0][0]
         return f"the file's heads have {classes} classes: set num_classes={classes}"
+    in_config = "head.head.weight" in targets  # of a SpikeClsHead
+    distilled = "model.head.distillation" if in_config else "distilled"
     if any("head_kd." in name for name in report.unexpected):
-        return (
-            "the file has a second head, of a distilled model: set distilled=True (distillation="
-            "True in a SpikeClsHead)"
-        )
+        return f"the file has a second head, of a distilled model: set {distilled}=True"
     if report.missing and all(name.startswith("head") for name in report.missing):
         if source.heads:
             second = report.missing[0].rpartition(".")[0]
+            key = "model.init_cfg." if in_config else ""
             return (
-                "the file has no second head: set distilled=False; or, to train one, "
-                f"allow_missing={second!r}"
+                f"the file has no second head: set {distilled}=False; or, to train one, "
+                f"{key}allow_missing=[{second!r}]"
             )
         return "the file has no classification head: load it into model.backbone"
     if report.missing and not report.mismatched:

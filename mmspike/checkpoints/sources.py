@@ -16,8 +16,9 @@ from mmspike.checkpoints.upstream import Family, family_of, find_root, translate
 _CONTAINERS = ("state_dict", "model", "module", "net")
 _WRAPPERS = ("module.", "_orig_mod.")  # of distributed training and of torch.compile
 _COUNTS = ("n_averaged", "steps")  # beside the weights that torch's, mmengine's averages hold
-_HEADS = ("head.", "head_kd.")  # of classification
-_OUR_HEADS = {"head.head.": "head.", "head.head_kd.": "head_kd."}  # of a SpikeClsHead
+HEADS = ("head.", "head_kd.", "neuron.")
+"""What the names of a classifier's tensors beside its backbone start with."""
+_OUR_HEADS = {f"head.{head}": head for head in HEADS}  # of a SpikeClsHead
 _ROOTS = ("stages.", "downsample", "ConvBlock", "block3.", "block4.")  # of backbones
 
 
@@ -29,8 +30,8 @@ class Source:
         family: The published family of its backbone.
         format: What the checkpoint is, in words.
         backbone: Tensors of the backbone under this project's names.
-        heads: Tensors of classification heads, ``head.*`` and ``head_kd.*``; those of a
-            :class:`mmspike.cls.SpikeClsHead`, too, have the published names here.
+        heads: Tensors of classification heads, ``head.*``, ``head_kd.*`` and ``neuron.*``; those of
+            a :class:`mmspike.cls.SpikeClsHead`, too, have the published names here.
         unknown: Names of tensors inside the backbone that no backbone of the family has.
         ignored: Names of tensors outside the backbone.
         reshaped: Names, as ``backbone`` has them, of those stored in another shape.
@@ -69,7 +70,7 @@ def sort_checkpoint(file: CheckpointFile, prefix: str = "") -> Source:
     base, part, _ = root.partition("backbone.")
     is_part = bool(part)
     mine = {k.removeprefix(root): v for k, v in tensors.items() if k.startswith(root)}
-    of_heads = tuple(base + head for head in _HEADS)
+    of_heads = tuple(base + head for head in HEADS)
     heads = {
         published_head(k.removeprefix(base)): v
         for k, v in tensors.items()

@@ -28,6 +28,7 @@ from mmspike.neurons.protocols import ChoosesNeuron, Configured
 CHANGES = ("neuron_cfg", "time_steps", "num_heads", "attn_scale", "attn_neuron_cfg")
 """What may differ between any model and that of a file, by the names of arguments."""
 _SHORT = {"time_steps": "T"}
+_LONG = {short: name for name, short in _SHORT.items()}
 
 
 def warn_if_trained_otherwise(
@@ -35,6 +36,7 @@ def warn_if_trained_otherwise(
     trained: Mapping[str, Any],
     file: str | os.PathLike[str],
     allow_changed: Sequence[str] = (),
+    key: str = "",
 ) -> str:
     """Say, in a line, where a model differs from that of a file in what is not in the weights.
 
@@ -46,6 +48,7 @@ def warn_if_trained_otherwise(
             where the file tells nothing, as the published ones.
         file: Where it was read.
         allow_changed: Differences that are meant, some of :func:`changes_of` the model.
+        key: Where the model stands in a config, if it is not ``model``.
 
     Returns:
         The differences that are not meant, in words; empty if there are none.
@@ -64,8 +67,8 @@ def warn_if_trained_otherwise(
         if in_words[meant]:
             why = ", as allow_changed says" if meant else ""
             print_log(
-                f"{file} was trained with other settings, which are not in its weights{why}: "
-                f"{in_words[meant]}",
+                f"{key and f'{key}: '}{file} was trained with other settings, which are not in "
+                f"its weights{why}: {in_words[meant]}",
                 "current",
                 level=level,
             )
@@ -79,7 +82,7 @@ def changes_of(model: nn.Module) -> tuple[str, ...]:
 
 
 def read_names(argument: str, value: Any, known: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Names that an argument gives, one or several.
+    """Names that an argument gives, one or several; ``T`` is ``time_steps`` where that is known.
 
     Args:
         argument: What it is called.
@@ -91,6 +94,8 @@ def read_names(argument: str, value: Any, known: Sequence[str] | None = None) ->
     """
     given = (value,) if isinstance(value, str) else value
     several = isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)
+    if several and known is not None:
+        given = [_LONG.get(name, name) for name in given]
     if not several or not (known is None or set(given) <= set(known)):
         expected = "names of tensors or parts" if known is None else f"some of {', '.join(known)}"
         raise CheckpointError(f"{argument} must be {expected}, got {value!r}")

@@ -21,6 +21,7 @@ from mmspike.registry import CLS_MODELS
 
 Cfg = dict[str, Any]
 
+_TOPK = "a whole number of at least 1, or several"
 PUBLISHED_LOSS: Cfg = {"type": "mmpretrain.LabelSmoothLoss", "label_smooth_val": 0.1}
 """Cross entropy with smoothed labels, as the published models are trained."""
 
@@ -70,7 +71,7 @@ class SpikeClsHead(ClsHead):
         if distill_loss is not None and not distillation:
             raise ValueError("SpikeClsHead: distill_loss is given, but distillation is False")
         ks = (topk,) if isinstance(topk, int) else topk
-        refuse_unless(are_counts(ks), "SpikeClsHead", "topk", "a number, or several", topk)
+        refuse_unless(are_counts(ks), "SpikeClsHead", "topk", _TOPK, topk)
         super().__init__(
             loss=dict(loss or PUBLISHED_LOSS),
             topk=tuple(k for k in ks if k <= num_classes),

@@ -16,7 +16,8 @@ from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import MODELS as HOST_MODELS
 from torch import nn
 
-from mmspike.checkpoints import CheckpointError, load_whole
+from mmspike.checkpoints import CheckpointError, load_whole, read_checkpoint
+from mmspike.checkpoints.sources import find_tensors, strip_wrappers
 from mmspike.layers.arguments import is_count, refuse_unless
 
 Model = str | dict[str, Any]
@@ -48,6 +49,11 @@ def check_arguments(model: Any, checkpoint: Any, mean: Any, std: Any, num_classe
         refuse_unless(value is None or ok, "Teacher", name, expected, value)
     ok = num_classes is None or is_count(num_classes)
     refuse_unless(ok, "Teacher", "num_classes", "None, or at least 1", num_classes)
+    if num_classes is not None and not (is_named(model) and timm.is_model(model)):
+        raise ValueError(
+            f"model.teacher.num_classes is of timm's models alone, got {num_classes}: "
+            f"{describe(model)} has as many classes as its own config says; leave it out"
+        )
 
 
 def describe(model: Model) -> str:
@@ -84,10 +90,25 @@ def build_teacher(model: Model, checkpoint: File | None, num_classes: int | None
         teacher = _from_config(model)
     if checkpoint is not None:
         try:
-            load_whole(teacher, checkpoint)
+            load_whole(teacher, checkpoint, key="model.teacher")
         except CheckpointError as error:
-            raise CheckpointError(f"model.teacher ({describe(model)}): {error}") from error
+            cure = _other_classes(teacher, checkpoint)
+            raise CheckpointError(f"model.teacher ({describe(model)}): {error}{cure}") from error
     return teacher
+
+
+def _other_classes(teacher: nn.Module, checkpoint: File) -> str:
+    """What to do about a file of a timm model with other classes; nothing where it is not that."""
+    name = getattr(teacher, "pretrained_cfg", {}).get("classifier")
+    try:
+        tensors = find_tensors(read_checkpoint(checkpoint, hashed=False))[0]
+    except CheckpointError:
+        return ""
+    weight = strip_wrappers(tensors).get(f"{name}.weight")
+    given = None if weight is None else weight.size(0)
+    if given in (None, teacher.state_dict()[f"{name}.weight"].size(0)):
+        return ""
+    return f"; the file tells {given} classes apart: set model.teacher.num_classes={given}"
 
 
 def _from_timm(name: str, fetch: bool, num_classes: int | None) -> nn.Module:

@@ -52,7 +52,8 @@ class FitHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Compare ``allow_changed`` with what the model has."""
-        read_names(_ALLOW_CHANGED, self.allow_changed, changes_of(runner.model))
+        known = changes_of(runner.model)
+        self.allow_changed = read_names(_ALLOW_CHANGED, self.allow_changed, known)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the run with what was read.

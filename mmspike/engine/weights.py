@@ -1,15 +1,21 @@
-"""The weights that a run evaluates: loaded here, whole, and by nobody again."""
+"""The weights of a run: what it evaluates, loaded whole, and what it need not start from."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Any
+
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
+from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mmspike.checkpoints import load_whole
 from mmspike.deploy import switch_to_deploy, unroll
+from mmspike.engine.configs import as_list, type_name
 
 
 def keep_runner_from_loading(cfg: Config) -> None:
@@ -62,3 +68,32 @@ def unwrap(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
+
+
+def leave_out_absent(model: nn.Module, resumed: str) -> None:
+    """Start a run that resumes without the pretrained files that are gone: it needs none of them.
+
+    The config, which is written into checkpoints, keeps them.
+
+    Args:
+        model: Model that is not initialised; the ``init_cfg`` of its parts is changed.
+        resumed: The checkpoint that all weights come from.
+    """
+    for module in model.modules():
+        given = getattr(module, "init_cfg", None)
+        absent = [cfg for cfg in as_list(given) if _loads_absent(cfg)]
+        if absent:
+            files = ", ".join(str(cfg["checkpoint"]) for cfg in absent)
+            print_log(f"init_cfg: {files} is not there, nor needed: resuming {resumed}", "current")
+            module.init_cfg = [cfg for cfg in as_list(given) if cfg not in absent] or None
+
+
+def _loads_absent(cfg: Any) -> bool:
+    pretrained = type_name(cfg) in ("Pretrained", "PretrainedInit")
+    return pretrained and is_absent(cfg.get("checkpoint"))
+
+
+def is_absent(file: Any) -> bool:
+    """Whether a config names a file, and no address, and it is not there."""
+    named = isinstance(file, str | os.PathLike) and bool(os.fspath(file))
+    return named and "://" not in os.fspath(file) and not Path(file).expanduser().is_file()

@@ -126,7 +126,7 @@ def test_a_checkpoint_of_ours_goes_back_to_the_published_names(golden, published
 def test_what_does_not_fit_is_refused(golden, published_file):
     arch = arch_of(golden)
     init_cfg = pretrained(published_file)
-    with pytest.raises(CheckpointError, match="set distilled=True"):
+    with pytest.raises(CheckpointError, match=r"set model\.head\.distillation=True"):
         build(arch, init_cfg=init_cfg)
     with pytest.raises(CheckpointError, match="set num_classes=10"):
         build(arch, num_classes=7, head=DISTILLED, init_cfg=init_cfg)

@@ -51,6 +51,11 @@ PROBLEMS = {
         {"val_evaluator": [dict(type="Accuracy"), dict(type="Accuracy", topk=4)]},
         r"val_evaluator\.1\.topk: is 4, but model\.head tells 3 classes apart",
     ),
+    "a batch of more images than there are": (
+        {"train_dataloader.batch_size": 49},
+        r"train_dataloader\.batch_size: is 49, but train_dataloader\.dataset has 48 images, and .*"
+        r"none is left; set it to at most 48, or train_dataloader\.drop_last=False",
+    ),
     "no number": (
         {"val_evaluator.topk": "5"},
         r"val_evaluator\.topk: is '5'; give a whole number of at least 1",
@@ -96,6 +101,15 @@ PROBLEMS = {
         {**RESNET, "model.teacher.num_classes": "three"},
         r"model\.teacher: .*num_classes must be None, or at least 1, got 'three'",
     ),
+    "classes of a config's": (
+        {**RESNET, "model.teacher.num_classes": 7, "model.teacher.model": dict(type="X")}
+        | {"model.teacher.checkpoint": __file__},
+        r"model\.teacher: .*model\.teacher\.num_classes is of timm's models alone, got 7: a X has",
+    ),
+    "an accuracy among none": (
+        {"model.head.topk": 0},
+        r"model\.head: .*topk must be a whole number of at least 1, or several, got 0",
+    ),
     "a share in a word": (
         {**RESNET, "model.head.distill_loss": dict(type="mmspike.cls.HardDistillation", alpha="x")},
         r"model\.head\.distill_loss: .*alpha must be a number from 0 to 1, got 'x'",
@@ -116,6 +130,19 @@ def test_a_problem_is_one_line(problem, config):
 
 NOTHING_WRONG = {
     "as it is": ({}, 0),
+    "a batch of all images": ({"train_dataloader.batch_size": 48}, 0),
+    "a batch that is not full": (
+        {"train_dataloader.batch_size": 49, "train_dataloader.drop_last": False},
+        0,
+    ),
+    "a batch without end": (
+        {
+            "train_dataloader.batch_size": 49,
+            "train_dataloader.sampler": dict(type="InfiniteSampler"),
+            "train_cfg": dict(_delete_=True, type="IterBasedTrainLoop", max_iters=60),
+        },
+        0,
+    ),
     "written otherwise": (names("Dark", "LIGHT", "striped"), 0),
     "other names": (names("night", "day", "lines"), 2),
     "one other name": (names("dark", "bright", "striped"), 2),

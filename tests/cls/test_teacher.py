@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 
 import pytest
 import timm
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
@@ -193,3 +195,74 @@ def test_the_published_teacher_is_one_of_timms():
     with torch.device("meta"):
         model = timm.create_model("caformer_b36.sail_in22k_ft_in1k")
     assert model.num_classes == 1000
+
+
+def test_a_file_of_other_classes_names_the_key(timm_teacher):
+    _, file = timm_teacher
+    cfg = teacher_cfg(file)
+    del cfg["num_classes"]
+    cure = r"model\.teacher \(.*tells 10 classes apart: set model\.teacher\.num_classes=10$"
+    with pytest.raises(CheckpointError, match=cure):
+        build(head=dict(distillation=True), teacher=cfg)
+
+
+def test_a_teacher_that_was_trained_otherwise_is_named(tmp_path):
+    said, handler = [], logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    MMLogger.get_instance("teachers").addHandler(handler)
+    cfg, now = classifier_cfg(), classifier_cfg(neuron_cfg=dict(type="ReLU"))
+    content = {"state_dict": MODELS.build(cfg).state_dict(), "meta": {"cfg": f"model = {cfg!r}"}}
+    torch.save(content, tmp_path / "spikes.pth")
+    teacher = dict(type="mmspike.cls.Teacher", model=now, checkpoint=str(tmp_path / "spikes.pth"))
+    model = build(head=dict(distillation=True), teacher=teacher)
+    model.init_weights()
+    (line,) = [line for line in said if "was trained with other settings" in line]
+    assert line.startswith(f"model.teacher: {tmp_path / 'spikes.pth'} was trained with other")
+    assert line.endswith(" then, ReLU() now")
+
+
+INIT_CFGS = {
+    "T": (dict(allow_changed=["T"]), None, "INFO"),
+    "time steps": (dict(allow_changed="time_steps"), None, "INFO"),
+    "nothing": (dict(allow_changed=()), None, "WARNING"),
+    "no setting": (
+        dict(allow_changed=["steps"]),
+        r"model\.init_cfg\.allow_changed must be some of neuron_cfg, time_steps, .*got \['steps'\]",
+        "",
+    ),
+    "no names": (
+        dict(allow_missing=[1]),
+        r"model\.init_cfg\.allow_missing must be names of tensors or parts, got \[1\]",
+        "",
+    ),
+    "no second head": (
+        dict(allow_missing=()),
+        r"set model\.head\.distillation=False; or, .* model\.init_cfg\.allow_missing=\['head\.",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", INIT_CFGS)
+def test_what_is_meant_is_named_by_its_key(case, tmp_path):
+    given, message, level = INIT_CFGS[case]
+    cfg = classifier_cfg()
+    content = {"state_dict": MODELS.build(cfg).state_dict(), "meta": {"cfg": f"model = {cfg!r}"}}
+    torch.save(content, tmp_path / "one.pth")
+    init = dict(type="Pretrained", checkpoint=str(tmp_path / "one.pth"))
+    init |= dict(allow_missing=["head.head_kd", "head.hed"]) | given
+    said, handler = [], logging.Handler()
+    handler.emit = lambda record: said.append((record.levelname, record.getMessage()))
+    MMLogger.get_instance("meant").addHandler(handler)
+    new = classifier_cfg(head=dict(distillation=True), init_cfg=init)
+    new["backbone"]["time_steps"] = 4
+    model = MODELS.build(new)
+    if message is not None:
+        with pytest.raises(CheckpointError, match=message):
+            model.init_weights()
+        return
+    model.init_weights()
+    assert ("WARNING", "allow_missing: the model has no head.hed") in said
+    ((found, line),) = [(name, line) for name, line in said if "trained with other" in line]
+    assert line.endswith("backbone: T = 1 then, T = 4 now")
+    assert found == level

@@ -258,6 +258,7 @@ def test_a_trained_classifier_goes_into_a_detector_and_back_to_the_published_nam
     convert = "model_converters/metaspikeformer2mmspike.py"
     out = run(convert, trained[0], tmp_path / "published.pth", "--to-upstream")
     assert "from an mmspike classifier" in out
+    assert "ignored" not in out  # the head is written, too
     published = torch.load(tmp_path / "published.pth")["model"]
     ours = torch.load(trained[0], weights_only=False)["state_dict"]
     assert torch.equal(published["head.weight"], ours["head.head.weight"])
@@ -331,7 +332,8 @@ def test_from_one_step_to_four_warns_of_accidents_alone(accident, trained, confi
     assert len(warnings) == (accident in then)
     if accident == "missing":
         assert "missing: head.head_kd.weight, head.head_kd.bias" in out
-        assert "to train one, allow_missing='head.head_kd'" in out
+        cure = "set model.head.distillation=False; or, to train one, "
+        assert f"{cure}model.init_cfg.allow_missing=['head.head_kd']" in out
     else:
         assert "loaded 825 of 827 classifier tensors from an mmspike classifier; new " in out
 
@@ -426,3 +428,21 @@ def test_a_wrong_teacher_ends_training_with_a_line(trained, config, tmp_path):
     assert re.match(
         r"model\.teacher \('resnet18'\): checkpoint .* is not of this config's mod", last
     )
+
+
+GONE = "init_cfg=dict(_delete_=True, type='Pretrained', checkpoint='gone.pth')"
+
+
+@pytest.mark.parametrize("part", ["model", "model.backbone"])
+def test_a_resumed_training_needs_no_file_that_it_started_from(part, trained, config, tmp_path):
+    started, work = tmp_path / "started.py", tmp_path / "work"
+    given = GONE.replace("_delete_=True, ", "") if part == "model" else f"backbone=dict({GONE})"
+    started.write_text(f"_base_ = {str(config)!r}\nmodel = dict({given})\n")
+    opts = ["--cfg-options", "train_cfg.max_epochs=13", "train_cfg.val_interval=20"]
+    out = run("train.py", started, "--resume", trained[0], "--work-dir", work, *opts)
+    assert f"init_cfg: gone.pth is not there, nor needed: resuming {trained[0]}" in out
+    assert "Epoch(train) [13][6/6]" in out
+    assert "gone.pth" in (work / "started.py").read_text()
+    for resumed in ([], ["--resume"]):  # the last from a folder without a checkpoint
+        out = run("train.py", started, *resumed, "--work-dir", tmp_path / "new", *opts, ok=False)
+        assert f"{part}.init_cfg.checkpoint: there is no file gone.pth; docs/transfer.md" in out

@@ -277,11 +277,11 @@ class Teller(Trainee):
         return {"looks": 2}
 
 
-@pytest.mark.parametrize("name", ["looks", "time_steps", "look", 4])
+@pytest.mark.parametrize("name", ["looks", "time_steps", "T", "look", 4])
 def test_changes_that_are_meant_are_those_that_the_model_tells(name, tmp_path):
     options = dict(model=Teller(), max_iters=1)
     hooks = [dict(type="mmspike.FitHook", allow_changed=name)]
-    if name in ("looks", "time_steps"):
+    if name in ("looks", "time_steps", "T"):
         make_runner(tmp_path, custom_hooks=hooks, **options).train()
         assert (tmp_path / "last_checkpoint").exists()
         return

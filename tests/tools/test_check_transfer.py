@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mmspike.backbones import MetaSpikeFormerClassifier
-from mmspike.checkpoints import CheckpointError
+from mmspike.backbones import MetaSpikeFormer, MetaSpikeFormerClassifier
+from mmspike.checkpoints import CheckpointError, load_pretrained
 from mmspike.neurons import LIF, IntegerLIF
 from tests.conftest import ROOT
 from tests.tools.helpers import run
 
 CHECK = "analysis_tools/check_transfer.py"
+CONVERT = "model_converters/metaspikeformer2mmspike.py"
 ARCH = dict(embed_dims=[16, 16, 24, 32], num_heads=4, depths=[1, 1, 1, 2, 1])
 INTEGERS = dict(type="mmspike.IntegerLIF", levels=2)
 HEAD = dict(type="mmspike.cls.SpikeClsHead")
@@ -151,3 +152,65 @@ def test_numbers_below_one_are_refused_by_their_option(option, value, write, tmp
     out = run(CHECK, write(None), tmp_path / "a.png", option, value, ok=False)
     assert out.splitlines()[-1].endswith(f"error: {option} must be at least 1, got {value}")
     assert "Traceback" not in out
+
+
+LEARNS = dict(type="ParametricLIFNode")
+OUR_HEADS = {"head.": "head.head.", "neuron.": "head.neuron."}  # of a SpikeClsHead
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """A classifier whose neurons have learnt, and a file of its weights."""
+    torch.manual_seed(3)
+    model = MetaSpikeFormerClassifier(num_classes=4, arch=ARCH, neuron_cfg=LEARNS).eval()
+    for name, parameter in model.named_parameters():
+        if "neuron." in name:
+            torch.nn.init.uniform_(parameter, -2, 2)
+    torch.nn.init.normal_(model.head.weight)
+    names = {
+        k: next((v + k.removeprefix(o) for o, v in OUR_HEADS.items() if k.startswith(o)), k)
+        for k in model.state_dict()
+    }
+    state = {names[k]: v for k, v in model.state_dict().items()}
+    cfg = dict(neuron_cfg=LEARNS, backbone=backbone(), head=HEAD)
+    file = tmp_path_factory.mktemp("learnt") / "learnt.pth"
+    torch.save({"state_dict": state, "meta": {"cfg": f"model = {cfg}"}}, file)
+    return model, file
+
+
+def test_what_neurons_learnt_is_run(learnt):
+    model, file = learnt
+    built = runpy.run_path(str(ROOT / "tools" / CHECK))["build"](str(file), None, None)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        scores = model(images)
+        assert scores.std() > 0.01
+        assert torch.equal(built(images), scores)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_what_neurons_learnt_is_converted(suffix, learnt, tmp_path):
+    model, file = learnt
+    slim = tmp_path / f"slim.{suffix}"
+    run(CONVERT, file, slim)
+    other = MetaSpikeFormer(ARCH, neuron_cfg=LEARNS)
+    load_pretrained(other, slim)
+    expected = model.backbone.state_dict()
+    assert sum("neuron." in name for name in expected) > 20
+    assert all(torch.equal(value, expected[name]) for name, value in other.state_dict().items())
+
+
+def test_what_neurons_learnt_has_no_published_name(learnt, tmp_path):
+    out = run(CONVERT, learnt[1], tmp_path / "up.pth", "--to-upstream", ok=False)
+    assert "its neurons (ParametricLIFNode) learnt stages.0.blocks.0.mixer.0.neuron.node.w" in out
+    assert "the published code has no such neurons: convert it without --to-upstream" in out
+    assert "Traceback" not in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_backbones_are_not_classifiers(weights, tmp_path):
+    state = {k.removeprefix("backbone."): v for k, v in weights.items() if k.startswith("backbone")}
+    torch.save(state, tmp_path / "backbone.pth")
+    tool = runpy.run_path(str(ROOT / "tools" / CHECK))
+    with pytest.raises(CheckpointError, match="an mmspike backbone without head"):
+        tool["build"](str(tmp_path / "backbone.pth"), None, None)

@@ -211,7 +211,7 @@ def test_a_change_that_is_meant_is_no_warning_and_others_are(files, said):
     assert any("WARNING" in level and "attn_scale = 0.125 then" in text for level, text in said)
 
 
-@pytest.mark.parametrize("value", ["T", ["time_steps", "tau"], 4, [1]])
+@pytest.mark.parametrize("value", ["t", ["time_steps", "tau"], 4, [1]])
 def test_a_change_that_there_is_not_is_refused(value, files):
     expected = "allow_changed must be some of neuron_cfg, time_steps, num_heads, attn_scale, attn_"
     model = MODELS.build(backbone_cfg(files["slim.pth"]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,20 +18,16 @@ from mmspike.backbones import (
     MetaSpikeFormer,
     MetaSpikeFormerClassifier,
 )
-from mmspike.backbones.settings import settings_of
-from mmspike.backbones.spikeformer import SpikeFormer
+from mmspike.backbones.recorded import SETTINGS, recorded_neuron, recorded_options
 from mmspike.checkpoints import CheckpointError, load_pretrained, read_checkpoint
 from mmspike.checkpoints.record import model_config
+from mmspike.checkpoints.report import with_article
 from mmspike.checkpoints.sources import arch_of, depths_of, sort_checkpoint
 from mmspike.checkpoints.trained_with import describe_neuron, first_neuron
 from mmspike.layers.classify import build_classifier_neuron
-from mmspike.neurons import neuron_takes
-from mmspike.neurons.known import inference_settings, known_neuron
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for values in [0, 1]
 BACKBONES = {"Meta-SpikeFormer": MetaSpikeFormer, "E-SpikeFormer": ESpikeFormer}
-SETTINGS = ("time_steps", "num_heads", "attn_scale")
-"""Settings of backbones that a file may record, beside neurons."""
 IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 
 
@@ -83,7 +78,8 @@ def build(
     widths = arch_of(source.backbone)
     if widths is None or "head.weight" not in source.heads:
         raise CheckpointError(
-            f"checkpoint {checkpoint}: a {source.format} without head.weight, the classifier"
+            f"checkpoint {checkpoint}: {with_article(source.format)} without head.weight, the "
+            "classifier"
         )
     trained = model_config(file.content, file.metadata)
     classifier = CLASSIFIERS[source.family.name]
@@ -110,61 +106,6 @@ def build(
     print(load_pretrained(model, checkpoint, prefix=prefix))
     print(describe(model, untold))
     return model.eval()
-
-
-def recorded_options(trained: Mapping[str, Any], backbone: type[SpikeFormer]) -> dict[str, Any]:
-    """Arguments of a backbone that a file records, beside its widths; empty if it records none.
-
-    Args:
-        trained: See :func:`mmspike.checkpoints.record.model_config`.
-        backbone: The backbone's class.
-    """
-    part = trained.get("backbone")
-    if not isinstance(part, Mapping):
-        return {}
-    settings = settings_of(backbone, backbone.named_archs, part)
-    options = {name: settings[name] for name in SETTINGS if name in settings}
-    options["neuron_cfg"] = recorded_neuron(trained, "backbone")
-    change = part.get("attn_neuron_cfg")
-    if isinstance(change, Mapping) and "type" not in change:
-        options["attn_neuron_cfg"] = inference_settings(None, change)
-    elif change is not None:
-        options["attn_neuron_cfg"] = resolve(change)
-    return options
-
-
-def recorded_neuron(trained: Mapping[str, Any], part: str) -> dict[str, Any] | None:
-    """The neuron that a file records of a part, see :func:`resolve`; ``None`` if it names none."""
-    config = trained.get(part)
-    own = config.get("neuron_cfg") if isinstance(config, Mapping) else None
-    cfg = own or trained.get("neuron_cfg")
-    return resolve(cfg) if cfg else None
-
-
-def resolve(cfg: Any) -> dict[str, Any]:
-    """The config of a neuron in a file, with its class.
-
-    Raises:
-        CheckpointError: If it is none that is known here; nothing is imported for its name.
-    """
-    name = cfg.get("type") if isinstance(cfg, Mapping) else None
-    kind = known_neuron(name) if isinstance(name, str) else None
-    if kind is None:
-        which = "that it does not tell by name"
-        if isinstance(name, str):
-            which = f"of type {name}, which are not of mmspike, spikingjelly or torch"
-        raise CheckpointError(
-            f"its weights were trained with neurons {which}; run tools/test.py with the config of "
-            "the training"
-        )
-    settings = inference_settings(None, cfg)
-    unknown = [str(k) for k in settings if not neuron_takes({"type": kind}, k)]
-    if unknown:
-        raise CheckpointError(
-            f"its weights were trained with neurons of type {name} that have {', '.join(unknown)}, "
-            "which is not known here"
-        )
-    return {**settings, "type": kind}
 
 
 def describe(model: MetaSpikeFormerClassifier, untold: Sequence[str]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ from safetensors.torch import save_file
 
 import mmspike
 from mmspike.backbones import ESpikeFormer, MetaSpikeFormer
+from mmspike.backbones.recorded import recorded_neuron, recorded_options
+from mmspike.backbones.spikeformer import SpikeFormer
 from mmspike.checkpoints import CheckpointError, read_checkpoint
 from mmspike.checkpoints.loading import load_tensors
 from mmspike.checkpoints.record import RECORD, make_record, model_config
 from mmspike.checkpoints.report import with_article
-from mmspike.checkpoints.sources import arch_of, depths_of, sort_checkpoint
+from mmspike.checkpoints.sources import Source, arch_of, depths_of, shorten, sort_checkpoint
 from mmspike.checkpoints.upstream import E_SPIKEFORMER, to_upstream_state_dict
+from mmspike.neurons.known import short_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,11 +53,16 @@ def convert(
     if widths is None:
         raise CheckpointError(f"checkpoint {file.path}: holds a part of the backbone only")
     size = {"embed_dims": widths, **depths_of(sorted_.backbone)}
-    stem = sorted_.backbone.get("stages.0.downsample.layer.weight", torch.empty(0, 3))
-    backbone = ESpikeFormer if sorted_.family is E_SPIKEFORMER else MetaSpikeFormer
-    heads = {"num_heads": 1}  # any: it is not in the weights
-    model = backbone({**size, **heads}, in_channels=stem.size(1))
-    print(load_tensors(model, file, prefix=prefix))  # or say what is wrong
+    trained = model_config(file.content, file.metadata)
+    try:
+        if to_upstream:
+            refuse_learnt(sorted_, trained)
+        model = build(sorted_, size, trained)
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {file.path}: {error}") from error
+    report = load_tensors(model, file, prefix=prefix)  # or say what is wrong
+    kept = sorted_.heads if to_upstream else {}
+    print(replace(report, ignored=[name for name in report.ignored if name not in kept]))
     archs = sorted_.family.archs
     names = [name for name, arch in archs.items() if size == {"embed_dims": list(arch.embed_dims)}]
     metadata = {
@@ -64,16 +74,41 @@ def convert(
         "mmspike_version": mmspike.__version__,
     }
     with_head = to_upstream and bool(sorted_.heads)
-    record = make_record(model_config(file.content, file.metadata), with_head)
+    record = make_record(trained, with_head)
     if record:
         metadata[RECORD] = record
     tensors = sorted_.backbone
     if to_upstream:
         try:
-            tensors = to_upstream_state_dict(tensors) | sorted_.heads
+            tensors = to_upstream_state_dict(tensors) | kept
         except KeyError as error:
             raise CheckpointError(f"checkpoint {file.path}: {error.args[0]}") from error
     return {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata
+
+
+def build(source: Source, size: Mapping[str, Any], trained: Mapping[str, Any]) -> SpikeFormer:
+    """Build the backbone that a checkpoint holds, with its neurons where they learnt something."""
+    stem = source.backbone.get("stages.0.downsample.layer.weight", torch.empty(0, 3))
+    kind = ESpikeFormer if source.family is E_SPIKEFORMER else MetaSpikeFormer
+    neurons = {}
+    if any("neuron." in name for name in source.backbone):
+        options = recorded_options(trained, kind)
+        neurons = {k: v for k, v in options.items() if k.endswith("neuron_cfg")}
+    arch = {**size, "num_heads": 1}  # any number: it is not in the weights
+    return kind(arch, in_channels=stem.size(1), **neurons)
+
+
+def refuse_learnt(source: Source, trained: Mapping[str, Any]) -> None:
+    """Refuse what neurons learnt, for which the published code has no place."""
+    learnt = [name for name in (*source.backbone, *source.heads) if "neuron." in name]
+    if learnt:
+        cfg = (recorded_neuron(trained, part) for part in ("backbone", "head"))
+        kinds = dict.fromkeys(short_name(c["type"]) for c in cfg if c)
+        raise CheckpointError(
+            f"its neurons ({', '.join(kinds) or 'of a type that it does not tell'}) learnt "
+            f"{shorten(learnt)}, and the published code has no such neurons: convert it without "
+            "--to-upstream"
+        )
 
 
 def write(out: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str], key: str) -> None:

@@ -18,7 +18,7 @@ from mmspike.engine.preflight.heads import check_classes, check_masks
 from mmspike.engine.preflight.labels import check_labels
 from mmspike.engine.preflight.model import check_model
 from mmspike.engine.preflight.report import Report
-from mmspike.engine.preflight.schedule import check_schedule
+from mmspike.engine.preflight.schedule import check_batch, check_schedule
 
 
 def preflight(cfg: Config, mode: str) -> None:
@@ -65,6 +65,7 @@ def _check_loader(cfg: Config, part: str, report: Report) -> None:
         if len(leaves) == 1 and leaves[0].key == key:  # a wrapper makes it another number
             images = counts[0]
     if part == "train" and isinstance(loader, dict):
+        report.attempt("train_dataloader.batch_size", check_batch, cfg, images)
         report.attempt("param_scheduler", check_schedule, cfg, images)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmspike.checkpoints import CheckpointError, read_checkpoint
 from mmspike.engine.configs import type_name
 from mmspike.engine.preflight.report import Report, spread
+from mmspike.engine.weights import is_absent
 
 _FOLDERS = 100  # listed as a whole; of more, a sample of files is looked for
 
@@ -54,7 +54,10 @@ def check_checkpoints(cfg: dict[str, Any], mode: str, report: Report) -> None:
     _check_file("load_from", cfg.get("load_from"), "give the checkpoint's path", report)
     if mode != "train":
         return
+    resumes = bool(cfg.get("resume") and cfg.get("load_from"))
     for key, file in _pretrained(cfg["model"], "model"):
+        if resumes and is_absent(file):  # not needed, see leave_out_absent
+            continue
         part = key.removesuffix(".checkpoint")
         cure = (
             f"docs/transfer.md tells where to get it; --cfg-options {part}=None trains from scratch"
@@ -72,7 +75,7 @@ def _check_file(key: str, file: Any, cure: str, report: Report) -> None:
     """Look for a checkpoint, and read it but for its tensors, whose checksums are compared."""
     if not isinstance(file, str) or file == "" or "://" in file:
         return
-    if not Path(file).is_file():
+    if is_absent(file):
         report.problem(key, f"there is no file {file}", cure)
         return
     if file.endswith(".py"):

@@ -1,4 +1,4 @@
-"""The schedule: whether the warm-up ends before the training does."""
+"""The schedule: whether an epoch has a batch, and the warm-up ends before the training does."""
 
 from __future__ import annotations
 
@@ -25,6 +25,29 @@ _SAMPLERS = (  # an epoch has as many images as the data set
     "SequentialSampler",
     "BatchSampler",
 )
+
+
+def check_batch(cfg: dict[str, Any], images: int | None, report: Report) -> None:
+    """See that there is a batch, where those that are not full are left out.
+
+    Args:
+        cfg: The whole config.
+        images: How many images an epoch has, if that is known.
+        report: Learns of a batch of more images than there are.
+    """
+    loader = cfg["train_dataloader"]
+    batch, world = loader.get("batch_size"), int(os.environ.get("WORLD_SIZE", 1))
+    endless = type_name(loader.get("sampler")) == "InfiniteSampler"
+    known = _unknown_sampler(loader) is None and not (endless or loader.get("batch_sampler"))
+    if not (images and known and type(batch) is int and loader.get("drop_last")):
+        return
+    share = math.ceil(images / world)
+    if share < batch:
+        what = f"is {batch}, but train_dataloader.dataset has {images} images"
+        what += f", {share} for each of {world} processes" if world > 1 else ""
+        what += ", and train_dataloader.drop_last leaves out a batch that is not full: none is left"
+        cure = f"set it to at most {share}, or train_dataloader.drop_last=False"
+        report.problem("train_dataloader.batch_size", what, cure)
 
 
 def check_schedule(cfg: dict[str, Any], images: int | None, report: Report) -> None:
