@@ -18,6 +18,11 @@ def type_name(cfg: Any) -> str:
     return kind.rsplit(".", 1)[-1] if isinstance(kind, str) else getattr(kind, "__name__", "")
 
 
+def is_pretrained(init_cfg: Any) -> bool:
+    """Whether an ``init_cfg``, or one of several, loads weights from a file."""
+    return type_name(init_cfg) in ("Pretrained", "PretrainedInit")
+
+
 def find_class(registry: Registry, cfg: dict[str, Any]) -> type | None:
     """The class that a config's ``type`` names in the present scope; ``None`` if there is none."""
     kind = cfg.get("type")

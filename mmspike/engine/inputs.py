@@ -20,7 +20,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Subset
 
 from mmspike.checkpoints import load_whole
-from mmspike.engine.configs import host_of, leaf_of, type_name, use_scope
+from mmspike.engine.configs import (
+    as_list,
+    host_of,
+    is_pretrained,
+    leaf_of,
+    type_name,
+    use_scope,
+)
 from mmspike.engine.misfits import MisfitError
 from mmspike.engine.preflight.report import spread
 
@@ -60,9 +67,9 @@ def build_model(cfg: Config, checkpoint: str | None, device: str | torch.device)
 
 def _drop_pretrained(cfg: Any) -> None:
     if isinstance(cfg, dict):
-        init_cfg = cfg.get("init_cfg")
-        if isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained":
-            cfg["init_cfg"] = None
+        given = as_list(cfg.get("init_cfg"))
+        if any(map(is_pretrained, given)):
+            cfg["init_cfg"] = [c for c in given if not is_pretrained(c)] or None
         if type_name(cfg.get("teacher")) == "Teacher":  # which initialisation would load
             cfg["teacher"] = None
         for value in cfg.values():

@@ -15,7 +15,7 @@ from torch import nn
 
 from mmspike.checkpoints import load_whole
 from mmspike.deploy import switch_to_deploy, unroll
-from mmspike.engine.configs import as_list, type_name
+from mmspike.engine.configs import as_list, is_pretrained
 
 
 def keep_runner_from_loading(cfg: Config) -> None:
@@ -81,16 +81,11 @@ def leave_out_absent(model: nn.Module, resumed: str) -> None:
     """
     for module in model.modules():
         given = getattr(module, "init_cfg", None)
-        absent = [cfg for cfg in as_list(given) if _loads_absent(cfg)]
+        absent = [c for c in as_list(given) if is_pretrained(c) and is_absent(c.get("checkpoint"))]
         if absent:
             files = ", ".join(str(cfg["checkpoint"]) for cfg in absent)
             print_log(f"init_cfg: {files} is not there, nor needed: resuming {resumed}", "current")
             module.init_cfg = [cfg for cfg in as_list(given) if cfg not in absent] or None
-
-
-def _loads_absent(cfg: Any) -> bool:
-    pretrained = type_name(cfg) in ("Pretrained", "PretrainedInit")
-    return pretrained and is_absent(cfg.get("checkpoint"))
 
 
 def is_absent(file: Any) -> bool:

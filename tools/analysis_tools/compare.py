@@ -25,7 +25,7 @@ from mmengine.config import Config
 
 from mmspike.energy import Conventions
 from mmspike.engine.command_line import apply_options, parse_options, read_config_file
-from mmspike.engine.configs import as_list, type_name
+from mmspike.engine.configs import as_list, is_pretrained
 from mmspike.engine.twin import TWIN_DEFINITION, ann_twin, is_same_training, with_time_steps
 
 RATES = (
@@ -223,7 +223,7 @@ def _warning_of(row: dict[str, Any]) -> str:
 
 def _is_pretrained(cfg: Config) -> bool:
     given = (cfg.model.get("init_cfg"), cfg.model.get("backbone", {}).get("init_cfg"))
-    return any(type_name(c) == "Pretrained" for init_cfg in given for c in as_list(init_cfg))
+    return any(is_pretrained(c) for init_cfg in given for c in as_list(init_cfg))
 
 
 def main() -> None:

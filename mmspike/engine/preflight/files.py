@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmspike.checkpoints import CheckpointError, read_checkpoint
-from mmspike.engine.configs import type_name
+from mmspike.engine.configs import is_pretrained
 from mmspike.engine.preflight.report import Report, spread
 from mmspike.engine.weights import is_absent
 
@@ -93,7 +93,7 @@ def _pretrained(cfg: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from _pretrained(value, f"{key}.{i}")
     if not isinstance(cfg, dict):
         return
-    if type_name(cfg) in ("Pretrained", "PretrainedInit"):
+    if is_pretrained(cfg):
         yield f"{key}.checkpoint", cfg.get("checkpoint")
     if isinstance(cfg.get("pretrained"), str):
         yield f"{key}.pretrained", cfg["pretrained"]
