@@ -1,6 +1,6 @@
 """Compute how much memory a training step of a backbone takes on a GPU, without a GPU.
 
-Training steps on one small image run on the CPU, on the paths that a GPU takes, while all tensors
+A step on one image, of two sizes, runs on the CPU, on the paths that a GPU takes, while all tensors
 are counted. What grows with the pixels is scaled to the crop. Weights, their gradients, AdamW's two
 averages, and the weights in half precision come once ("once"). What cuDNN and the allocator take
 for themselves comes on top.
@@ -64,7 +64,7 @@ def as_on_a_gpu(kernels: bool) -> Iterator[None]:
         engines = (CUDAEngine("cpu"), memory.ByteEngine()) if kernels else (memory.ByteEngine(),)
         put(door, "ENGINES", engines)
         put(memory, "is_channels_last_device", lambda _: True)
-        put(reasons, "_get_current_dispatch_mode", lambda: None)  # the tracker is one
+        put(reasons, "_get_current_dispatch_mode", lambda: None)  # the watch is one
         if kernels:
             from mmspike.neurons.kernels.triton_launch import Launch
 
@@ -114,16 +114,11 @@ def peak(model: str, time_steps: int, size: int, half: bool) -> tuple[int, int]:
     torch.manual_seed(0)
     net = MetaSpikeFormer(model, time_steps=time_steps, attn_init_size=(size, size)).train()
     image = torch.randn(1, 3, size, size)
-
-    def step() -> None:
+    watch = PeakWatch()
+    with watch:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             loss = sum(y.float().square().mean() for y in net(image))
         loss.backward()
-
-    step()  # gradients are there from here on
-    watch = PeakWatch()
-    with watch:
-        step()
     return watch.peak, sum(4 * p.numel() for p in net.parameters())
 
 
