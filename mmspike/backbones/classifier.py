@@ -38,7 +38,7 @@ class MetaSpikeFormerClassifier(InitLog):
         torch.Size([2, 10])
     """
 
-    _backbone_class: type[SpikeFormer] = MetaSpikeFormer
+    backbone_class: type[SpikeFormer] = MetaSpikeFormer
     _neuron: dict[str, Any] | None = None  # where the backbone's arguments name none
 
     def __init__(
@@ -50,7 +50,7 @@ class MetaSpikeFormerClassifier(InitLog):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_flag(f"{type(self).__name__}: distilled", distilled)
-        self.backbone = self._backbone_class(out_indices=(4,), **backbone)
+        self.backbone = self.backbone_class(out_indices=(4,), **backbone)
         width = self.backbone.out_channels[0]
         self.neuron = build_classifier_neuron(backbone.get("neuron_cfg") or self._neuron)
         self.head = nn.Linear(width, num_classes)
@@ -85,7 +85,7 @@ class ESpikeFormerClassifier(MetaSpikeFormerClassifier):
         **backbone: Arguments of :class:`ESpikeFormer`, except ``out_indices`` and ``decode``.
     """
 
-    _backbone_class = ESpikeFormer
+    backbone_class = ESpikeFormer
     _neuron = NEURON
 
 

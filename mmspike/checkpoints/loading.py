@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmspike.checkpoints.fit import compare_tensors
 from mmspike.checkpoints.reading import CheckpointError, CheckpointFile, read_checkpoint
 from mmspike.checkpoints.record import model_config
-from mmspike.checkpoints.report import LoadReport, explain_misfit
+from mmspike.checkpoints.report import LoadReport, explain_misfit, is_in
 from mmspike.checkpoints.sources import (
     HEADS,
     Source,
@@ -72,8 +72,8 @@ def load_pretrained(
     """
     allow_missing = read_names("allow_missing", allow_missing)
     model = getattr(model, "module", model)  # inside a wrapper of distributed training
-    names = [f"{name}." for name in model.state_dict()]
-    odd = [k for k in allow_missing if not any(name.startswith(f"{k}.") for name in names)]
+    names = model.state_dict()
+    odd = [part for part in allow_missing if not any(is_in(name, part) for name in names)]
     if odd:
         print_log(f"allow_missing: the model has no {', '.join(odd)}", "current", level=30)
     allow_changed = read_names("allow_changed", allow_changed, changes_of(model))

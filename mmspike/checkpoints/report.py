@@ -12,6 +12,11 @@ from mmspike.checkpoints.sources import Source, arch_of, shorten
 from mmspike.checkpoints.upstream import family_of
 
 
+def is_in(name: str, part: str) -> bool:
+    """Whether a tensor is a part of a model, or in one, by their names."""
+    return f"{name}.".startswith(f"{part}.")
+
+
 @dataclass(frozen=True)
 class LoadReport:
     """What happened to the tensors of a checkpoint.
@@ -48,7 +53,7 @@ class LoadReport:
         Args:
             parts: Names of tensors, or of the parts of the model that they are in.
         """
-        new = [n for n in self.missing if any(f"{n}.".startswith(f"{part}.") for part in parts)]
+        new = [name for name in self.missing if any(is_in(name, part) for part in parts)]
         missing = [name for name in self.missing if name not in new]
         return replace(self, missing=missing, new=new)
 

@@ -12,12 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from mmspike.archs import PUBLISHED_HEADS
-from mmspike.backbones import (
-    CLASSIFIERS,
-    ESpikeFormer,
-    MetaSpikeFormer,
-    MetaSpikeFormerClassifier,
-)
+from mmspike.backbones import CLASSIFIERS, MetaSpikeFormerClassifier
 from mmspike.backbones.recorded import SETTINGS, recorded_neuron, recorded_options
 from mmspike.checkpoints import CheckpointError, load_pretrained, read_checkpoint
 from mmspike.checkpoints.record import model_config
@@ -27,7 +22,6 @@ from mmspike.checkpoints.trained_with import describe_neuron, first_neuron
 from mmspike.layers.classify import build_classifier_neuron
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for values in [0, 1]
-BACKBONES = {"Meta-SpikeFormer": MetaSpikeFormer, "E-SpikeFormer": ESpikeFormer}
 IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 
 
@@ -83,7 +77,7 @@ def build(
         )
     trained = model_config(file.content, file.metadata)
     classifier = CLASSIFIERS[source.family.name]
-    options = recorded_options(trained, BACKBONES[source.family.name])
+    options = recorded_options(trained, classifier.backbone_class)
     untold = [name for name in SETTINGS if name not in options]
     recorded_heads = options.pop("num_heads", None)
     heads = recorded_heads if num_heads is None else num_heads

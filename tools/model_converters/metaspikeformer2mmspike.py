@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 import mmspike
-from mmspike.backbones import ESpikeFormer, MetaSpikeFormer
+from mmspike.backbones import CLASSIFIERS
 from mmspike.backbones.recorded import recorded_neuron, recorded_options
 from mmspike.backbones.spikeformer import SpikeFormer
 from mmspike.checkpoints import CheckpointError, read_checkpoint
@@ -22,7 +22,7 @@ from mmspike.checkpoints.loading import load_tensors
 from mmspike.checkpoints.record import RECORD, make_record, model_config
 from mmspike.checkpoints.report import with_article
 from mmspike.checkpoints.sources import Source, arch_of, depths_of, shorten, sort_checkpoint
-from mmspike.checkpoints.upstream import E_SPIKEFORMER, to_upstream_state_dict
+from mmspike.checkpoints.upstream import to_upstream_state_dict
 from mmspike.neurons.known import short_name
 
 
@@ -89,7 +89,7 @@ def convert(
 def build(source: Source, size: Mapping[str, Any], trained: Mapping[str, Any]) -> SpikeFormer:
     """Build the backbone that a checkpoint holds, with its neurons where they learnt something."""
     stem = source.backbone.get("stages.0.downsample.layer.weight", torch.empty(0, 3))
-    kind = ESpikeFormer if source.family is E_SPIKEFORMER else MetaSpikeFormer
+    kind = CLASSIFIERS[source.family.name].backbone_class
     neurons = {}
     if any("neuron." in name for name in source.backbone):
         options = recorded_options(trained, kind)
