@@ -19,7 +19,6 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS as HOST_HOOKS
-from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -505,7 +504,6 @@ def test_images_on_a_cpu_run_plainly(messages):
     ]
 
 
-@OPTIM_WRAPPERS.register_module()
 class AutocastOnCPU(OptimWrapper):
     """What ``AmpOptimWrapper`` is on a GPU."""
 
